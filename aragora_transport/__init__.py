@@ -1,0 +1,39 @@
+"""Resilience for HTTP as httpx transports: timeouts, retries, circuits, rate limits, metrics, logs."""
+
+from aragora_transport._call import call_options
+from aragora_transport.correlation import correlation_id, correlation_scope
+from aragora_transport.errors import CircuitOpenError, DeadlineExceededError, RateLimitedError
+from aragora_transport.policy import (
+    BreakerPolicy,
+    Policy,
+    RateLimitPolicy,
+    RetryBudget,
+    RetryPolicy,
+    TimeoutPolicy,
+)
+from aragora_transport.profile import Judgement, Profile
+from aragora_transport.result import ConnectorResult
+from aragora_transport.stack import resilient, resilient_sync, wrap_client
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BreakerPolicy",
+    "CircuitOpenError",
+    "ConnectorResult",
+    "DeadlineExceededError",
+    "Judgement",
+    "Policy",
+    "Profile",
+    "RateLimitPolicy",
+    "RateLimitedError",
+    "RetryBudget",
+    "RetryPolicy",
+    "TimeoutPolicy",
+    "call_options",
+    "correlation_id",
+    "correlation_scope",
+    "resilient",
+    "resilient_sync",
+    "wrap_client",
+]

@@ -1,0 +1,153 @@
+"""Time limits on awaits, at one real timer per event loop instead of one per request.
+
+An alarm cancels the task that awaits when its time has come, exactly as `asyncio.timeout` does, but
+most alarms are stopped long before. So a stopped alarm stays where it is in the queue and is handed to
+the next caller, and the one timer looks at it again only when its old time has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aragora_transport._clock import Clock
+
+
+class Alarm(Protocol):
+    """A running time limit."""
+
+    def stop(self, error: BaseException | None = None) -> bool:
+        """End the limit; true when `error` is its doing and stands for "time is up".
+
+        Must be called once, in the task that started it, whether or not the block raised.
+        """
+        ...
+
+
+class Alarms:
+    """Hands out alarms for whichever event loop is running. Safe to share between loops and threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._benches: dict[asyncio.AbstractEventLoop, _Bench] = {}
+
+    def start(self, due: float) -> Alarm:
+        """Start a limit that ends when the clock reads `due`."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return _ScopeAlarm(self._clock, due)
+        bench = self._benches.get(loop)
+        if bench is None:
+            # Loops come and go (one asyncio.run after another); what a closed one left is dropped here.
+            self._benches = {loop_: bench for loop_, bench in self._benches.items() if not loop_.is_closed()}
+            bench = self._benches[loop] = _Bench(self._clock)
+        alarm = bench.free.pop() if bench.free else _TaskAlarm(bench)
+        task = asyncio.current_task()
+        assert task is not None, "time limits need a task to cancel"  # noqa: S101  # asyncio awaits run in tasks
+        alarm.task = task
+        alarm.cancelling = task.cancelling()
+        alarm.due = due
+        if due < alarm.queued:
+            bench.queue(alarm)
+        return alarm
+
+
+class _TaskAlarm:
+    """A limit on what one asyncio task awaits."""
+
+    __slots__ = ("bench", "cancelling", "due", "queued", "rang", "task")
+
+    def __init__(self, bench: _Bench) -> None:
+        self.bench = bench
+        self.task: asyncio.Task[object] | None = None
+        self.cancelling = 0
+        self.due = math.inf
+        self.queued = math.inf  # where the queue will look at this alarm next
+        self.rang = False
+
+    def stop(self, error: BaseException | None = None) -> bool:
+        task = self.task
+        self.task = None
+        self.bench.free.append(self)
+        if not self.rang or task is None:
+            return False
+        self.rang = False
+        # As asyncio.timeout does: if someone else cancelled the task too, that one goes first.
+        others = task.uncancel() > self.cancelling
+        return not others and isinstance(error, asyncio.CancelledError)
+
+
+class _Bench:
+    """The alarms of one event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._heap: list[tuple[float, int, _TaskAlarm]] = []
+        self._numbers = itertools.count()
+        self._armed = math.inf
+        self._disarm: Callable[[], object] | None = None
+        self.free: list[_TaskAlarm] = []
+
+    def queue(self, alarm: _TaskAlarm) -> None:
+        alarm.queued = alarm.due
+        heapq.heappush(self._heap, (alarm.due, next(self._numbers), alarm))
+        if alarm.due < self._armed:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self._disarm is not None:
+            self._disarm()
+        self._armed = self._heap[0][0]
+        self._disarm = self._clock.call_at(self._armed, self._ring)
+
+    def _ring(self) -> None:
+        self._armed, self._disarm = math.inf, None
+        now = self._clock.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, alarm = heapq.heappop(self._heap)
+            if alarm.queued != due:
+                continue  # it was queued again for an earlier time since
+            alarm.queued = math.inf
+            if alarm.task is None:
+                continue
+            if alarm.due > now:
+                self.queue(alarm)
+            else:
+                alarm.rang = True
+                alarm.task.cancel()
+        if self._heap and self._disarm is None:
+            self._arm()
+
+
+class _ScopeAlarm:
+    """A limit on what one trio task awaits: trio's own cancel scope does the work."""
+
+    __slots__ = ("_call_off", "_scope")
+
+    def __init__(self, clock: Clock, due: float) -> None:
+        self._call_off: Callable[[], object] | None = None
+        self._scope = anyio.CancelScope()
+        if clock.manual:
+            self._call_off = clock.call_at(due, self._scope.cancel)
+        else:
+            self._scope.deadline = anyio.current_time() + max(0.0, due - clock.monotonic())
+        self._scope.__enter__()
+
+    def stop(self, error: BaseException | None = None) -> bool:
+        if self._call_off is not None:
+            self._call_off()
+        if error is None:
+            self._scope.__exit__(None, None, None)
+            return False
+        return bool(self._scope.__exit__(type(error), error, error.__traceback__))
+
+

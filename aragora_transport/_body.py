@@ -1,0 +1,199 @@
+"""Response bodies, followed to their end.
+
+A call is not over at the headers. `watch()` wraps a response's stream once, however many layers ask;
+each layer hangs its own hook on it and learns how the body ended.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aragora_transport._alarm import Alarms
+    from aragora_transport._call import Call
+    from aragora_transport._flavor import Flavor
+
+Hook = Callable[["Call", BaseException | None, bool], object]
+
+
+class _Body:
+    """A response's stream, with hooks for its end and limits on its silence."""
+
+    call: Call
+
+    def __init__(self, inner: Any, call: Call, flavor: Flavor) -> None:
+        self.inner = inner
+        self.call = call
+        self.flavor = flavor
+        self._hooks: list[Hook] = []
+        self.idle: float | None = None
+        self.alarms: Alarms | None = None
+        self.extensions: dict[str, Any] | None = None  # of the request, where a thread reads the body
+        self.over = False
+
+    def on_end(self, hook: Hook) -> None:
+        """Call `hook(call, error, complete)` when the body ends; hooks added first are called first."""
+        if self.over:
+            hook(self.call, None, True)
+        else:
+            self._hooks.append(hook)
+
+    def end(self, error: BaseException | None, *, complete: bool) -> None:
+        """Tell the hooks, the innermost layer's first, how the body ended; once."""
+        if self.over:
+            return
+        self.over = True
+        call = self.call
+        call.ended = call.clock.monotonic()
+        for hook in self._hooks:
+            hook(call, error, complete)
+
+    def due(self) -> float | None:
+        """When the clock must have shown the next chunk."""
+        deadline = self.call.deadline
+        if self.idle is None:
+            return deadline
+        due = self.call.clock.monotonic() + self.idle
+        return due if deadline is None or due < deadline else deadline
+
+    def too_late(self) -> Exception:
+        call = self.call
+        now = call.clock.monotonic()
+        total = call.deadline is not None and now >= call.deadline
+        limit = call.total if total else self.idle
+        return self.flavor.DeadlineExceededError(
+            platform=call.platform,
+            operation=call.operation,
+            limit="total" if total else "body_idle",
+            seconds=limit or 0.0,
+            attempt=call.attempt,
+            elapsed=now - call.began,
+        )
+
+
+class _AsyncBody(_Body):
+    """Its own iterator: one frame a chunk."""
+
+    _chunks: Any = None
+
+    def __aiter__(self) -> _AsyncBody:
+        self._chunks = self.inner.__aiter__()
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            due = None if self.alarms is None else self.due()
+            if due is None:
+                return await self._chunks.__anext__()
+            return await self._in_time(due)
+        except StopAsyncIteration:
+            self.end(None, complete=True)
+            raise
+        except BaseException as error:
+            self.end(error, complete=False)
+            raise
+
+    async def _in_time(self, due: float) -> bytes:
+        assert self.alarms is not None  # noqa: S101  # for the type checker
+        clock = self.call.clock
+        if clock.monotonic() >= due:
+            raise self.too_late()
+        alarm = self.alarms.start(due)
+        if clock.manual:
+            clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
+        try:
+            chunk: bytes = await self._chunks.__anext__()
+        except BaseException as error:
+            if alarm.stop(error):
+                raise self.too_late() from None
+            raise
+        finally:
+            if clock.manual:
+                clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
+        alarm.stop()
+        return chunk
+
+    async def aclose(self) -> None:
+        try:
+            await self.inner.aclose()
+        finally:
+            self.end(None, complete=False)
+
+
+class _BlockingBody(_Body):
+    def __iter__(self) -> Any:
+        try:
+            chunks = iter(self.inner)
+            timeouts = self._clamp_read()
+            while True:
+                deadline = self.call.deadline
+                if deadline is not None and self.call.clock.monotonic() >= deadline:
+                    raise self.too_late()
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    break
+                finally:
+                    if timeouts is not None and self.extensions is not None:
+                        # httpcore reads the limit when the first chunk is asked for; a redirect
+                        # copies the extensions later and must not inherit what was left of ours.
+                        self.extensions["timeout"], timeouts = timeouts, None
+                yield chunk
+        except GeneratorExit:
+            raise  # closed early: close() tells the hooks
+        except BaseException as error:
+            late = self._late(error)
+            self.end(late or error, complete=False)
+            if late is not None:
+                raise late from error
+            raise
+        self.end(None, complete=True)
+
+    def _clamp_read(self) -> dict[str, Any] | None:
+        """Shorten httpx's read timeout to our limits, the only way to interrupt a blocking read."""
+        due = self.due()
+        if due is None or self.extensions is None:
+            return None
+        timeouts: dict[str, Any] = self.extensions.get("timeout") or {}
+        left = max(0.001, due - self.call.clock.monotonic())
+        read = timeouts.get("read")
+        if read is not None and read <= left:
+            return None
+        self.extensions["timeout"] = {**timeouts, "read": left}
+        return timeouts
+
+    def _late(self, error: BaseException) -> Exception | None:
+        deadline = self.call.deadline
+        if deadline is None or not isinstance(error, self.flavor.TimeoutException):
+            return None
+        if self.call.clock.monotonic() < deadline or isinstance(error, self.flavor.DeadlineExceededError):
+            return None
+        return self.too_late()
+
+    def close(self) -> None:
+        try:
+            self.inner.close()
+        finally:
+            self.end(None, complete=False)
+
+
+@functools.cache
+def _body_class(flavor: Flavor, blocking: bool) -> type[Any]:
+    base = flavor.module.SyncByteStream if blocking else flavor.module.AsyncByteStream
+    ours = _BlockingBody if blocking else _AsyncBody
+    return type("Body", (ours, base), {})
+
+
+def watch(response: Any, call: Call, flavor: Flavor) -> Any:
+    """The watched body of a response; the same one for every layer that asks."""
+    stream = response.stream
+    if isinstance(stream, _Body) and stream.call is call:
+        return stream
+    body = _body_class(flavor, call.blocking)(stream, call, flavor)
+    if response.is_closed:
+        body.over = True  # made with its content, as mock transports do: nobody will read the stream
+    else:
+        response.stream = body
+    return body

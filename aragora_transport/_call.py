@@ -1,0 +1,304 @@
+"""The call: the one object that crosses the layers, and the transport where it begins.
+
+It lies in `request.extensions` while the call runs, and becomes the record on the response afterwards:
+`response.extensions["aragora_transport"]`. It refers to no request, response or exception, so that
+keeping a record keeps nothing else alive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx
+
+from aragora_transport._clock import SYSTEM
+from aragora_transport._flavor import flavor_of
+from aragora_transport.correlation import current, new_id
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from aragora_transport._clock import Clock, Waiter
+    from aragora_transport.events import Event, Observer
+
+RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
+CALL = "aragora_transport.call"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallOptions:
+    """What one request asks for; see `call_options`."""
+
+    operation: str | None = None
+    idempotent: bool | None = None
+    total_timeout: float | None = None
+    attempt_timeout: float | None = None
+    max_attempts: int | None = None
+    rate_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("total_timeout", "attempt_timeout"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+                raise ValueError(f"call_options({name}={value!r}): {name} must be seconds above 0, or None")
+        if self.max_attempts is not None and not (isinstance(self.max_attempts, int) and self.max_attempts >= 1):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
+            raise ValueError(
+                f"call_options(max_attempts={self.max_attempts!r}): it must be a whole number of at least 1"
+            )
+        for name in ("operation", "rate_key"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ValueError(f"call_options({name}={value!r}): {name} must be a name, or None")
+
+
+_NO_OPTIONS = CallOptions()
+
+
+def call_options(
+    *,
+    operation: str | None = None,
+    idempotent: bool | None = None,
+    total_timeout: float | None = None,
+    attempt_timeout: float | None = None,
+    max_attempts: int | None = None,
+    rate_key: str | None = None,
+) -> dict[str, Any]:
+    """Options for one request, to pass as httpx's `extensions=`.
+
+    `operation`: the name in logs and metrics, such as "send_message" (default: the HTTP method).
+    `idempotent`: whether sending it twice is harmless (default: by method and `Idempotency-Key`).
+    `total_timeout`, `attempt_timeout`: seconds, in place of the policy's.
+    `max_attempts`: sends in all, in place of the policy's.
+    `rate_key`: the rate-limit bucket, in place of the platform's.
+
+    Raises `ValueError` for values that make no sense.
+    """
+    options = CallOptions(
+        operation=operation,
+        idempotent=idempotent,
+        total_timeout=total_timeout,
+        attempt_timeout=attempt_timeout,
+        max_attempts=max_attempts,
+        rate_key=rate_key,
+    )
+    return {RECORD: options}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One send of a call.
+
+    `status` or `error` (the class's name): what came back. `seconds`: until then.
+    `wait`: seconds between it and the next send; on the last one what the platform asked to wait
+    and nobody waited, else 0.
+    """
+
+    status: int | None
+    error: str | None
+    seconds: float
+    wait: float = 0.0
+
+
+class Interrupter(Protocol):
+    """What a layer below leaves on the call to end a wait early: a circuit, that is."""
+
+    def refusing(self) -> float | None:
+        """Seconds it will go on refusing, or `None` when it would let an attempt through."""
+        ...
+
+    def watch(self, waiter: Waiter) -> None:
+        """Wake the waiter when refusing begins."""
+        ...
+
+    def unwatch(self, waiter: Waiter) -> None: ...
+
+
+class Call:
+    """What the user asked for, while it runs; its record afterwards. All times are seconds.
+
+    Read by users: `platform`, `operation`, `correlation_id`, `attempts`, `total_seconds`, `retry_after`.
+    The other fields are for layers: each is set by one layer and read by layers on its other side.
+    """
+
+    __slots__ = (
+        "_id",
+        "_scope_id",
+        "attempt",
+        "attempt_began",
+        "began",
+        "blocking",
+        "clock",
+        "deadline",
+        "detailed",
+        "ended",
+        "error",
+        "gate_opens",
+        "gates_blocked",
+        "gates_passed",
+        "history",
+        "interrupter",
+        "max_attempts",
+        "observers",
+        "operation",
+        "options",
+        "platform",
+        "retry_after",
+        "status",
+        "total",
+    )
+
+    def __init__(  # noqa: PLR0917  # one call site, on the hot path, where keywords cost
+        self,
+        platform: str,
+        operation: str,
+        options: CallOptions,
+        clock: Clock,
+        blocking: bool,
+        observers: tuple[Observer, ...],
+    ) -> None:
+        self.platform = platform
+        self.operation = operation
+        self.options = options
+        self.clock = clock
+        self.blocking = blocking
+        self.observers = observers
+        self.detailed = bool(observers)  # users observe: they want an event for each attempt as well
+        self.began = self.attempt_began = clock.monotonic()
+        self.ended: float | None = None
+        self.attempt = 1  # the send under way, or the last one
+        self.max_attempts = 1
+        self.history: tuple[Attempt, ...] = ()  # the attempts before the present one
+        self.status: int | None = None
+        self.error: str | None = None
+        self.retry_after: float | None = None  # a wait the platform asked for that ended the call
+        self.deadline: float | None = None  # when the clock reads this, the call is over
+        self.total: float | None = None  # the limit that the deadline came from, for error messages
+        self.gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
+        self.gates_passed = 0
+        self.gates_blocked = 0
+        self.interrupter: Interrupter | None = None
+        self._scope_id = current.get()
+        self._id: str | None = None
+
+    @property
+    def correlation_id(self) -> str:
+        """The id of the scope the call was made in, else one of its own."""
+        if self._id is None:
+            self._id = self._scope_id or new_id()
+        return self._id
+
+    @property
+    def last_outcome(self) -> str | None:
+        """What the attempt before the present one ended with, such as "503"."""
+        if not self.history:
+            return None
+        last = self.history[-1]
+        return str(last.status) if last.status is not None else last.error
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every attempt so far, the first one first."""
+        if len(self.history) >= self.attempt or (self.status is None and self.error is None):
+            return self.history
+        ended = self.ended if self.ended is not None else self.clock.monotonic()
+        last = Attempt(
+            status=self.status,
+            error=None if self.status is not None else self.error,
+            seconds=max(0.0, ended - self.attempt_began),
+            wait=self.retry_after or 0.0,
+        )
+        return (*self.history, last)
+
+    @property
+    def total_seconds(self) -> float:
+        """From the beginning to the headers, or to the end of the body once that came."""
+        return (self.ended if self.ended is not None else self.clock.monotonic()) - self.began
+
+    def __repr__(self) -> str:
+        outcome = self.status if self.status is not None else self.error
+        return (
+            f"<Call {self.platform} {self.operation} {self.correlation_id}: {outcome} after "
+            f"{len(self.attempts)} attempts, {self.total_seconds:.3f} s>"
+        )
+
+    def emit(self, kind: type[Event], **details: Any) -> None:
+        """Tell the observers, if there are any; the event is built only then."""
+        if self.observers:
+            event = kind(
+                platform=self.platform,
+                operation=self.operation,
+                correlation_id=self.correlation_id,
+                attempt=self.attempt,
+                **details,
+            )
+            for observer in self.observers:
+                observer(event)
+
+
+class CallScope(httpx.AsyncBaseTransport):
+    """The transport where calls begin: makes the call object, and leaves it as record on the answer.
+
+    A whole stack is one (see `stack`); a layer used alone gets one around it by itself.
+    """
+
+    def __init__(
+        self,
+        top: Any,
+        *,
+        platform: str,
+        clock: Clock = SYSTEM,
+        blocking: bool = False,
+        observers: tuple[Observer, ...] = (),
+    ) -> None:
+        self.top = top
+        self.platform = platform
+        self.clock = clock
+        self.blocking = blocking
+        self.flavor = flavor_of(top)
+        self._observers = observers
+
+    async def handle_async_request(self, request: Any) -> Any:
+        extensions: dict[str, Any] = request.extensions
+        options = extensions.get(RECORD, _NO_OPTIONS)
+        if type(options) is not CallOptions:
+            raise TypeError(f"extensions[{RECORD!r}] is {options!r}; make it by call_options(...)")
+        operation = options.operation or request.method
+        clock = self.clock
+        call = Call(self.platform, operation, options, clock, self.blocking, self._observers)
+        extensions[CALL] = call
+        if clock.manual:
+            clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
+        try:
+            response = await self.top.handle_async_request(request)
+        except BaseException as error:
+            call.ended = clock.monotonic()
+            call.error = type(error).__name__
+            raise
+        finally:
+            # A redirect copies the extensions and an auth flow sends the same request again: both are
+            # calls of their own.
+            del extensions[CALL]
+            if clock.manual:
+                clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
+        call.ended = clock.monotonic()  # until the body ends
+        call.status = response.status_code
+        response.extensions[RECORD] = call
+        return response
+
+    async def __aenter__(self) -> Self:
+        await self.top.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.top.__aexit__(exc_type, exc_value, traceback)
+
+    async def aclose(self) -> None:
+        await self.top.aclose()
+

@@ -1,0 +1,470 @@
+"""Circuits: pybreaker is the state machine, a gate of ours admits, a windowed storage of ours counts.
+
+pybreaker is told outcomes after the fact, through its public API, and its lock is never held over an
+await; called around one it would count cancellations and let every caller through as a probe. This is
+the only file that imports it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict, deque
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import pybreaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from random import Random
+
+    from aragora_transport._clock import Clock, Waiter
+    from aragora_transport.events import CircuitState
+    from aragora_transport.policy import BreakerPolicy
+
+CLOSED: CircuitState = "closed"
+OPEN: CircuitState = "open"
+HALF_OPEN: CircuitState = "half-open"
+_WORST_FIRST = (OPEN, HALF_OPEN, CLOSED)
+_SLICES = 20  # the window slides in twentieths of its length
+
+
+class FailedAnswerError(Exception):
+    """What pybreaker's listeners are given as the failure when an answer, not an error, was one."""
+
+
+class WindowStorage(pybreaker.CircuitBreakerStorage):
+    """Counts the attempts of the last `window` seconds, or the last few where those are more.
+
+    pybreaker opens the circuit when `counter` reaches its `fail_max`. So `counter` stays one below
+    that as long as the policy's share of failures is not reached.
+    """
+
+    def __init__(self, policy: BreakerPolicy, clock: Clock) -> None:
+        super().__init__("window")
+        self._policy = policy
+        self._clock = clock
+        self._least = policy.min_attempts or policy.failure_threshold
+        self._slice_seconds = policy.window / _SLICES
+        self._state: str = CLOSED
+        self._successes = 0
+        self._opened_at = 0.0
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every outcome."""
+        self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
+        self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
+        self._attempts = 0
+        self._failures = 0
+
+    def count(self, failed: bool) -> None:
+        """One attempt finished."""
+        with self._lock:
+            number = self._forget_old()
+            if not self._slices or self._slices[-1][0] != number:
+                self._slices.append([number, 0, 0])
+            newest = self._slices[-1]
+            newest[1] += 1
+            newest[2] += failed
+            self._attempts += 1
+            self._failures += failed
+            self._recent.append(failed)
+
+    def _forget_old(self) -> int:
+        number = int(self._clock.monotonic() / self._slice_seconds)
+        while self._slices and self._slices[0][0] <= number - _SLICES:
+            _, attempts, failures = self._slices.popleft()
+            self._attempts -= attempts
+            self._failures -= failures
+        return number
+
+    @property
+    def counter(self) -> int:
+        with self._lock:
+            self._forget_old()
+            attempts, failures = self._attempts, self._failures
+            if attempts < len(self._recent):
+                attempts, failures = len(self._recent), sum(self._recent)
+        threshold = self._policy.failure_threshold
+        if failures < threshold:
+            return failures
+        enough = attempts >= self._least and failures >= self._policy.failure_rate * attempts
+        return failures if enough else threshold - 1
+
+    def increment_counter(self) -> None:
+        self.count(failed=True)
+
+    def reset_counter(self) -> None:
+        # pybreaker resets a consecutive count on every success, and when it closes the circuit.
+        if self._state == CLOSED:
+            self.count(failed=False)
+        else:
+            self.clear()
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._state = state
+
+    @property
+    def success_counter(self) -> int:
+        return self._successes
+
+    def increment_success_counter(self) -> None:
+        self._successes += 1
+
+    def reset_success_counter(self) -> None:
+        self._successes = 0
+
+    @property
+    def opened_at(self) -> datetime:
+        # Told as wall-clock time, kept as monotonic time: a step of the wall clock changes nothing.
+        return datetime.now(UTC) - timedelta(seconds=self._clock.monotonic() - self._opened_at)
+
+    @opened_at.setter
+    def opened_at(self, _: datetime) -> None:
+        self._opened_at = self._clock.monotonic()
+
+
+class Era:
+    """One stay in one state. The permit of an attempt is the era that admitted it.
+
+    An outcome counts only while its era lasts, so that a late result moves no later state.
+    """
+
+    __slots__ = ("probes", "reopens_at", "state")
+
+    def __init__(self, state: CircuitState, reopens_at: float = 0.0) -> None:
+        self.state = state
+        self.probes: deque[float] = deque()  # when each probe under way was let through
+        self.reopens_at = reopens_at  # when an open circuit lets a probe through
+
+    def probe_settled(self) -> None:
+        if self.probes:
+            self.probes.popleft()
+
+
+class Change(NamedTuple):
+    """One transition of one circuit, with what it looked like right after."""
+
+    key: str
+    old: CircuitState
+    new: CircuitState
+    failures: int
+    next_probe_in: float | None
+    cause: str | None
+
+
+class _Listener(pybreaker.CircuitBreakerListener):
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+
+    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+        del cb
+        self._circuit.entered(old_state.name if old_state else CLOSED, new_state.name)
+
+
+class _Guarded(pybreaker.CircuitBreakerListener):
+    """A user's listener, which must not break a call or stop a transition."""
+
+    def __init__(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        for name in ("before_call", "success", "failure", "state_change"):
+            setattr(self, name, self._guard(getattr(listener, name)))
+
+    @staticmethod
+    def _guard(method: Callable[..., object]) -> Callable[..., None]:
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                method(*args, **kwargs)
+            except Exception:  # noqa: BLE001, S110  # whatever a listener raises, the call goes on
+                pass
+
+        return guarded
+
+
+class Circuit:
+    """The circuit of one key."""
+
+    def __init__(
+        self,
+        key: str,
+        policy: BreakerPolicy,
+        clock: Clock,
+        rng: Random,
+        *,
+        listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
+        storage: pybreaker.CircuitBreakerStorage | None = None,
+    ) -> None:
+        self.key = key
+        self.policy = policy
+        self.cause: str | None = None  # the last failure, for people
+        self.failures_when_opened = 0
+        self.changes: deque[Change] = deque(maxlen=100)  # not yet told to observers
+        self._clock = clock
+        self._rng = rng
+        self._lock = threading.RLock()
+        self._reopenings = 0
+        self._hold = 0.0
+        self._sleepers: set[Waiter] = set()
+        self._window = None if storage is not None else WindowStorage(policy, clock)
+        users = [_Guarded(listener) for listener in listeners]
+        # A success of a closed circuit is told to pybreaker only when somebody could notice.
+        self._told_all = bool(users) or storage is not None
+        self.breaker = pybreaker.CircuitBreaker(
+            fail_max=policy.failure_threshold,
+            reset_timeout=0.0,  # when to probe is the gate's to say
+            success_threshold=policy.success_threshold,
+            listeners=[_Listener(self), *users],
+            state_storage=storage or self._window,
+            name=key,
+            throw_new_error_on_trip=False,
+        )
+        self.era = Era(cast("CircuitState", self.breaker.current_state))
+
+    # --- admitting ---
+
+    def admit(self) -> Era | None:
+        """The permit for one attempt, or `None` when it is refused."""
+        era = self.era
+        if era.state == CLOSED:
+            return era
+        with self._lock:
+            if self.era.state == OPEN:
+                if self._clock.monotonic() < self.era.reopens_at:
+                    return None
+                self.breaker.half_open()
+            era = self.era
+            if era.state == HALF_OPEN:
+                under_way = self._probes_under_way(era)
+                # Not just so many at once, but so many in all: callers that keep asking while probes
+                # come back must not get further ones through.
+                policy = self.policy
+                wanted = max(policy.half_open_probes, policy.success_threshold)
+                if (
+                    under_way >= policy.half_open_probes
+                    or under_way + self.breaker.success_counter >= wanted
+                ):
+                    return None
+                era.probes.append(self._clock.monotonic())
+            return era
+
+    def _probes_under_way(self, era: Era) -> int:
+        # A probe that neither comes back nor fails (a long poll, a hung task) must not hold up the rest.
+        oldest = self._clock.monotonic() - self.policy.probe_lease
+        while era.probes and era.probes[0] <= oldest:
+            era.probes.popleft()
+        return len(era.probes)
+
+    def refusing(self) -> float | None:
+        """Seconds until an attempt would be let through, `None` if one would be now."""
+        era = self.era
+        if era.state == OPEN:
+            left = era.reopens_at - self._clock.monotonic()
+            return left if left > 0 else None
+        if era.state == HALF_OPEN and self._probes_under_way(era) >= self.policy.half_open_probes:
+            return 0.0
+        return None
+
+    # --- settling: each permit is settled once ---
+
+    def success(self, era: Era) -> None:
+        if era is not self.era:
+            return
+        if era.state == CLOSED and not self._told_all and self._window is not None:
+            self._window.count(failed=False)
+            return
+        with self._lock:
+            if era is self.era:
+                era.probe_settled()
+                self.breaker.call(_fine)
+
+    def failure(self, era: Era, cause: str, error: Exception | None = None, *, settled: bool = False) -> None:
+        """`settled`: a body that failed after its probe had succeeded at the headers."""
+        if era is not self.era:
+            return
+        with self._lock:
+            if era is not self.era:
+                return
+            self.cause = cause
+            if not settled:
+                era.probe_settled()
+            told = error or FailedAnswerError(cause)
+            traceback, context = told.__traceback__, told.__context__
+            try:
+                self.breaker.call(_fail, told)
+            except Exception as raised:  # noqa: BLE001  # pybreaker raises what it was told of
+                if raised is not told and not isinstance(raised, pybreaker.CircuitBreakerError):
+                    raise
+            finally:
+                # The caller gets this error next; it should not show where we told of it.
+                told.__traceback__, told.__context__ = traceback, context
+                del told
+
+    def neither(self, era: Era) -> None:
+        """Give the permit back without a word on the platform's health."""
+        with self._lock:
+            era.probe_settled()
+
+    def hold(self, seconds: float) -> None:
+        """The platform asked to be left alone that long: an opening of this circuit lasts until then."""
+        until = self._clock.monotonic() + min(seconds, self.policy.max_told_open)
+        with self._lock:
+            self._hold = max(self._hold, until)
+            if self.era.state == OPEN:
+                self.era.reopens_at = max(self.era.reopens_at, until)
+
+    # --- by hand ---
+
+    def isolate(self) -> None:
+        """Open it until `reset()`."""
+        with self._lock:
+            self.cause = "isolated by hand"
+            self.breaker.open()
+            self.era.reopens_at = math.inf
+
+    def reset(self) -> None:
+        """Close it and forget what it counted."""
+        with self._lock:
+            self._reopenings, self._hold = 0, 0.0
+            if self._window is not None:
+                self._window.clear()
+            if self.era.state != CLOSED:
+                self.breaker.close()
+
+    # --- called by pybreaker's listener, so without a lock of ours: the order is theirs, then ours ---
+
+    def entered(self, old: CircuitState, new: CircuitState) -> None:
+        reopens_at = 0.0
+        if new == OPEN:
+            self.failures_when_opened = self.breaker.fail_counter if old == CLOSED else 1
+            reopens_at = self._clock.monotonic() + self._cooldown(again=old == HALF_OPEN)
+            reopens_at = max(reopens_at, self._hold)
+        elif new == CLOSED:
+            self._reopenings = 0
+        self.era = Era(new, reopens_at)
+        if old != new:
+            told = self.snapshot()
+            self.changes.append(
+                Change(self.key, old, new, self.failures_when_opened, told["next_probe_in"], self.cause)
+            )
+        if new == OPEN:
+            for waiter in list(self._sleepers):
+                waiter.wake()
+
+    def _cooldown(self, *, again: bool) -> float:
+        policy = self.policy
+        self._reopenings = self._reopenings + 1 if again else 0
+        cooldown = policy.cooldown
+        if policy.max_cooldown is not None:
+            # Doubling by a shift would overflow a float after a thousand failed probes.
+            cooldown = min(policy.max_cooldown, cooldown * 2.0 ** min(self._reopenings, 60))
+        return cooldown * (1.0 + self._rng.uniform(0.0, policy.cooldown_jitter))
+
+    # --- sleepers: calls of this key that wait before a retry ---
+
+    def watch(self, waiter: Waiter) -> None:
+        self._sleepers.add(waiter)
+        if self.era.state == OPEN:
+            waiter.wake()
+
+    def unwatch(self, waiter: Waiter) -> None:
+        self._sleepers.discard(waiter)
+
+    def take_changes(self) -> list[Change]:
+        """The transitions that no observer was told of yet."""
+        taken: list[Change] = []
+        while self.changes:
+            taken.append(self.changes.popleft())
+        return taken
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody would miss it if it were forgotten now."""
+        return bool(self._sleepers) or bool(self.era.probes)
+
+    def snapshot(self) -> dict[str, Any]:
+        """State for people and programs: `state`, `failures`, `next_probe_in`, `cause`."""
+        era = self.era
+        left: float | None = None
+        if era.state == OPEN and era.reopens_at != math.inf:
+            left = max(0.0, era.reopens_at - self._clock.monotonic())
+        return {
+            "state": era.state,
+            "failures": self.breaker.fail_counter,
+            "next_probe_in": left,
+            "cause": self.cause,
+        }
+
+
+def _fine() -> None:
+    """What a success looks like to pybreaker."""
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+class Circuits:
+    """The circuits of one platform by key, the least recently used forgotten beyond `max_keys`."""
+
+    def __init__(
+        self,
+        policy: BreakerPolicy,
+        clock: Clock,
+        rng: Random,
+        *,
+        listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
+        storage: Callable[[str], pybreaker.CircuitBreakerStorage] | None = None,
+    ) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._rng = rng
+        self._listeners = tuple(listeners)
+        self._storage = storage
+        self._lock = threading.Lock()
+        self._by_key: OrderedDict[str, Circuit] = OrderedDict()
+
+    def get(self, key: str) -> Circuit:
+        """The circuit of a key, made when it is first asked for."""
+        with self._lock:
+            circuit = self._by_key.get(key)
+            if circuit is not None:
+                self._by_key.move_to_end(key)
+                return circuit
+            circuit = self._by_key[key] = Circuit(
+                key,
+                self.policy,
+                self._clock,
+                self._rng,
+                listeners=self._listeners,
+                storage=None if self._storage is None else self._storage(key),
+            )
+            self._forget_some()
+            return circuit
+
+    def _forget_some(self) -> None:
+        excess = len(self._by_key) - self.policy.max_keys
+        for key, circuit in list(self._by_key.items())[:-1]:
+            if excess <= 0:
+                return
+            if not circuit.busy:
+                del self._by_key[key]
+                excess -= 1
+
+    def worst(self) -> CircuitState:
+        """The worst state of all keys: open, then half-open, then closed."""
+        states = {circuit.era.state for circuit in self._copy().values()}
+        return next((state for state in _WORST_FIRST if state in states), CLOSED)
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        return {key: circuit.snapshot() for key, circuit in self._copy().items()}
+
+    def _copy(self) -> dict[str, Circuit]:
+        with self._lock:
+            return dict(self._by_key)

@@ -1,0 +1,77 @@
+"""The one file that knows both httpx and httpx2, the continuation with the same API.
+
+A layer asks `flavor_of(transport)` once, for the transport below it, and takes exception and stream
+classes from the answer. It tests the class of no request or response and builds none.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Literal
+
+from aragora_transport import errors
+
+FlavorName = Literal["httpx", "httpx2"]
+
+
+class Flavor:
+    """The classes of one of the two packages, and our own errors as instances of its errors."""
+
+    def __init__(self, name: FlavorName) -> None:
+        self.name = name
+        try:
+            module: Any = importlib.import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f"flavor={name!r} needs the package {name}, which is not installed; "
+                f"install it by pip install 'aragora-transport[{name}]'"
+            ) from error
+        self.module = module
+        self.TransportError: type[Exception] = module.TransportError
+        self.TimeoutException: type[Exception] = module.TimeoutException
+        self.PoolTimeout: type[Exception] = module.PoolTimeout
+        # What httpx raises before it could hand a single byte of the request to the network.
+        self.connecting: tuple[type[Exception], ...] = (
+            module.ConnectError,
+            module.ConnectTimeout,
+            module.PoolTimeout,
+        )
+        # The caller's own mistakes: no answer of the platform, and the same on every attempt.
+        self.local: tuple[type[Exception], ...] = (module.LocalProtocolError, module.UnsupportedProtocol)
+        self.CircuitOpenError = _own(errors.CircuitOpenError, module.TransportError)
+        self.RateLimitedError = _own(errors.RateLimitedError, module.TransportError)
+        self.DeadlineExceededError = _own(errors.DeadlineExceededError, module.TimeoutException)
+
+    def __repr__(self) -> str:
+        return f"Flavor({self.name!r})"
+
+
+def _own(ours: type[Any], theirs: type[Exception]) -> type[Any]:
+    if issubclass(ours, theirs):
+        return ours
+    # Pickle finds the class by this name in `errors`; see `__getattr__` there.
+    name = f"{ours.__name__}_httpx2"
+    return type(name, (ours, theirs), {"__module__": errors.__name__, "__qualname__": name})
+
+
+@functools.cache
+def flavor(name: FlavorName) -> Flavor:
+    """The flavour of that name; raises `ImportError` when its package is not installed."""
+    if name not in ("httpx", "httpx2"):
+        raise ValueError(f"flavor={name!r}: it must be 'httpx' or 'httpx2'")
+    return Flavor(name)
+
+
+def flavor_of(transport: object) -> Flavor:
+    """The flavour that a transport or client was written for: its own word, or where its base comes from."""
+    known = getattr(transport, "flavor", None)
+    if isinstance(known, Flavor):
+        return known
+    for base in type(transport).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root == "httpx2":
+            return flavor("httpx2")
+        if root == "httpx":
+            break
+    return flavor("httpx")

@@ -1,0 +1,119 @@
+"""Rate-limit gates: closed until a told time, for every caller of a bucket; then left in order.
+
+Who waits at a gate leaves in the order of arrival. When the gate opens, one leaves, then two, then four
+each a little later: if the platform is still not willing, one more 429 tells so, not a hundred.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+from aragora_transport._clock import Waiter
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from aragora_transport._clock import Clock
+
+_STEP = 0.05  # seconds between two batches of waiters that leave
+_SPREAD = 0.01  # seconds of positive jitter at most, within a batch
+
+
+class Gate:
+    """The gate of one bucket."""
+
+    def __init__(self, clock: Clock, rng: Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._lock = threading.Lock()
+        self._waiting: deque[Waiter] = deque()
+        self._batch = 1
+        self._let_out = 0  # of the present batch
+        self.opens_at = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether an attempt may pass without waiting."""
+        return not self._waiting and self._clock.monotonic() >= self.opens_at
+
+    @property
+    def waiters(self) -> int:
+        return len(self._waiting)
+
+    def close(self, until: float) -> None:
+        """Let nobody pass before the clock reads `until`; never opens earlier than told before."""
+        with self._lock:
+            self.opens_at = max(self.opens_at, until)
+            self._batch, self._let_out = 1, 0
+
+    async def wait(self, *, blocking: bool) -> None:
+        """Return when it is the caller's turn. A caller that is cancelled gives its place up."""
+        me = Waiter(self._clock, blocking=blocking)
+        with self._lock:
+            self._waiting.append(me)
+        try:
+            while True:
+                with self._lock:
+                    now = self._clock.monotonic()
+                    first = self._waiting[0] is me
+                    if first and now >= self.opens_at:
+                        self._leave()
+                        return
+                    until = self.opens_at + self._rng.uniform(0.0, _SPREAD) if first else None
+                if not await me.wait(until):
+                    continue
+                me.woken = False
+        finally:
+            with self._lock:
+                if me in self._waiting:
+                    self._waiting.remove(me)
+                following = self._waiting[0] if self._waiting else None
+            if following is not None:
+                following.wake()
+
+    def _leave(self) -> None:
+        self._waiting.popleft()
+        self._let_out += 1
+        step = _SPREAD
+        if self._let_out >= self._batch:
+            self._batch, self._let_out = self._batch * 2, 0
+            step = _STEP
+        if self._waiting:
+            self.opens_at = self._clock.monotonic() + step * self._rng.uniform(0.5, 1.0)
+        else:
+            self._batch, self._let_out = 1, 0
+
+
+class Gates:
+    """The gates of one platform by bucket, the least recently used forgotten beyond `max_keys`."""
+
+    def __init__(self, clock: Clock, rng: Random, max_keys: int) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._max_keys = max_keys
+        self._lock = threading.Lock()
+        self._by_key: OrderedDict[str, Gate] = OrderedDict()
+
+    def find(self, key: str) -> Gate | None:
+        """The gate of a bucket that was ever closed, and may still be."""
+        return self._by_key.get(key)
+
+    def close(self, key: str, seconds: float) -> float:
+        """Close the gate of a bucket for `seconds`; returns when it opens."""
+        until = self._clock.monotonic() + seconds
+        with self._lock:
+            gate = self._by_key.get(key)
+            if gate is None:
+                gate = self._by_key[key] = Gate(self._clock, self._rng)
+            self._by_key.move_to_end(key)
+            excess = len(self._by_key) - self._max_keys
+            for old in list(self._by_key)[:-1]:
+                if excess <= 0:
+                    break
+                if not self._by_key[old].waiters:
+                    del self._by_key[old]
+                    excess -= 1
+        gate.close(until)
+        return gate.opens_at

@@ -1,0 +1,34 @@
+"""What a run of the demo leaves behind for reading: Prometheus text and a JSON log."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from aragora_transport.layers.logs import configure_logging
+from prometheus_client import CollectorRegistry, write_to_textfile
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Files:
+    """A temporary directory that stays. The log is written as it comes, the metrics when the block ends."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.paths: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        directory = Path(tempfile.mkdtemp(prefix="aragora-transport-demo-"))
+        self.paths = {"metrics": str(directory / "metrics.prom"), "logs": str(directory / "log.jsonl")}
+        self._log = Path(self.paths["logs"]).open("w", encoding="utf-8", buffering=1)
+        configure_logging(json=True, stream=self._log)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        write_to_textfile(self.paths["metrics"], self.registry)
+        self._log.close()

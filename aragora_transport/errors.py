@@ -1,0 +1,151 @@
+"""The errors of our own. Each is also the httpx error that callers already catch.
+
+Under httpx2 the layers raise subclasses of these that are httpx2's errors as well (see `_flavor`), so
+`except CircuitOpenError` catches either.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import httpx
+
+
+class _Described:
+    """Keeps the arguments, so that the error survives pickling, and reads well."""
+
+    _fields: ClassVar[tuple[str, ...]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The request stays behind: its stream and extensions belong to a process.
+        return _rebuild, (type(self), {name: getattr(self, name) for name in self._fields})
+
+
+def _rebuild(cls: type[Any], fields: dict[str, Any]) -> Any:
+    return cls(**fields)
+
+
+class CircuitOpenError(_Described, httpx.TransportError):
+    """Refused without sending: the circuit of `key` is open.
+
+    `retry_after`: seconds to the next probe (0 while probes of others are under way).
+    `failures`, `cause`: what opened it, such as `5` and `"503"`.
+    """
+
+    _fields = ("platform", "operation", "key", "retry_after", "failures", "cause")
+
+    def __init__(
+        self,
+        *,
+        platform: str,
+        operation: str,
+        key: str,
+        retry_after: float,
+        failures: int = 0,
+        cause: str | None = None,
+        request: Any = None,
+    ) -> None:
+        self.platform = platform
+        self.operation = operation
+        self.key = key
+        self.retry_after = retry_after
+        self.failures = failures
+        self.cause = cause
+        super().__init__("", request=request)
+
+    def __str__(self) -> str:
+        # Built only when somebody reads it: refusing must cost less than a request.
+        last = f" (last: {self.cause})" if self.cause else ""
+        why = f"circuit open after {self.failures} failures{last}" if self.failures else "circuit open"
+        if self.retry_after == float("inf"):
+            follows = "it was isolated by hand and stays open until reset()"
+        elif self.retry_after > 0:
+            follows = f"next probe in {self.retry_after:.3g} s"
+        else:
+            follows = "a probe is under way"
+        return f"{self.platform} {self.operation}: {why}; {follows}"
+
+
+class RateLimitedError(_Described, httpx.TransportError):
+    """Refused without sending: the gate of `key` stays closed longer than this call may wait.
+
+    `retry_after`: seconds until it opens. `reason`: "wait_too_long", "deadline" or "queue_full".
+    """
+
+    _fields = ("platform", "operation", "key", "retry_after", "reason")
+
+    def __init__(
+        self,
+        *,
+        platform: str,
+        operation: str,
+        key: str,
+        retry_after: float,
+        reason: str,
+        request: Any = None,
+    ) -> None:
+        self.platform = platform
+        self.operation = operation
+        self.key = key
+        self.retry_after = retry_after
+        self.reason = reason
+        super().__init__("", request=request)
+
+    def __str__(self) -> str:
+        why = {
+            "wait_too_long": "that is longer than max_retry_after",
+            "deadline": "that is past the call's deadline",
+            "queue_full": "too many calls wait for it already",
+        }.get(self.reason, self.reason)
+        return (
+            f"{self.platform} {self.operation}: rate limited, the gate of {self.key!r} opens in "
+            f"{self.retry_after:.3g} s and {why}; try again after that"
+        )
+
+
+class DeadlineExceededError(_Described, httpx.TimeoutException):
+    """A limit of ours ran out.
+
+    `limit`: "attempt", "total" or "body_idle"; `seconds`: how long it was.
+    `attempt`: which send it was (1 is the first); `elapsed`: seconds since the call began.
+    `last`: what the attempt before ended with, such as `"503"`, where there was one.
+    """
+
+    _fields = ("platform", "operation", "limit", "seconds", "attempt", "elapsed", "last")
+
+    def __init__(
+        self,
+        *,
+        platform: str,
+        operation: str,
+        limit: str,
+        seconds: float,
+        attempt: int,
+        elapsed: float,
+        last: str | None = None,
+        request: Any = None,
+    ) -> None:
+        self.platform = platform
+        self.operation = operation
+        self.limit = limit
+        self.seconds = seconds
+        self.attempt = attempt
+        self.elapsed = elapsed
+        self.last = last
+        super().__init__("", request=request)
+
+    def __str__(self) -> str:
+        last = f" (before that: {self.last})" if self.last else ""
+        return (
+            f"{self.platform} {self.operation}: no end within the {self.limit} limit of {self.seconds:g} s, "
+            f"in attempt {self.attempt}, {self.elapsed:.3g} s after the call began{last}"
+        )
+
+
+def __getattr__(name: str) -> Any:
+    # The httpx2 twins are made on demand; unpickling asks for them by name.
+    if name.endswith("_httpx2") and not name.startswith("_"):
+        from aragora_transport._flavor import flavor  # noqa: PLC0415  # httpx2 is optional
+
+        return getattr(flavor("httpx2"), name.removesuffix("_httpx2"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,138 @@
+"""What happened inside a call, as frozen values that observers are given.
+
+Layers emit them through the call object and know nothing of who listens. `on_event=` takes any
+callable of one event; it runs in the call's task, so it must be quick and must not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "AttemptFinished",
+    "CallFinished",
+    "CircuitChanged",
+    "Event",
+    "Observer",
+    "Observers",
+    "RateLimitWaited",
+    "RetryRefused",
+    "RetryScheduled",
+]
+
+CircuitState = Literal["closed", "open", "half-open"]
+RefusalReason = Literal[
+    "attempts",
+    "budget",
+    "circuit_open",
+    "deadline",
+    "retry_after_too_long",
+    "rate_limited",
+    "unsafe_method",
+    "body_not_replayable",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """What every event tells: whose call it was. `attempt` counts from 1; times are seconds."""
+
+    platform: str
+    operation: str
+    correlation_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptFinished(Event):
+    """One send came back: with `status`, or with `error` (the class's name) after `seconds`."""
+
+    status: int | None
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryScheduled(Event):
+    """The attempt failed and is sent again after `wait` seconds (`told`: the platform set that wait)."""
+
+    status: int | None
+    error: str | None
+    wait: float
+    told: bool
+    max_attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryRefused(Event):
+    """The attempt failed and is not sent again, for `reason`; `wait` is what it would have taken."""
+
+    status: int | None
+    error: str | None
+    reason: RefusalReason
+    wait: float | None
+    max_attempts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CircuitChanged(Event):
+    """The circuit of `key` went from `old` to `new`; `worst` is the worst state of all keys then."""
+
+    key: str
+    old: CircuitState
+    new: CircuitState
+    worst: CircuitState
+    failures: int
+    next_probe_in: float | None
+    cause: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RateLimitWaited(Event):
+    """The gate of `key` held the attempt for `seconds`, or refused it (`refused`) for so long a wait."""
+
+    key: str
+    seconds: float
+    refused: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallFinished(Event):
+    """The call is over, its body included: `status` or `error`, after `seconds`.
+
+    `complete` is false when the caller closed the body before its end.
+    """
+
+    status: int | None
+    error: str | None
+    seconds: float
+    attempts: int
+    complete: bool
+
+
+Observer = Callable[[Event], object]
+
+
+class Observers:
+    """Several observers as one. One that raises is counted in `failures` and never breaks a call."""
+
+    __slots__ = ("_observers", "failures")
+
+    def __init__(self, observers: Observer | Iterable[Observer]) -> None:
+        self._observers = (observers,) if callable(observers) else tuple(observers)
+        for observer in self._observers:
+            if not callable(observer):
+                raise TypeError(f"on_event must be a callable or several; {observer!r} is not callable")
+        self.failures = 0
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001  # whatever an observer raises, the call goes on
+                self.failures += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)

@@ -1,0 +1,20 @@
+"""The layers, outermost first. Each works alone or stacked: `RetryTransport(below, policy=...)`."""
+
+from aragora_transport.layers.breaker import BreakerTransport
+from aragora_transport.layers.deadline import DeadlineTransport
+from aragora_transport.layers.logs import LogTransport, configure_logging
+from aragora_transport.layers.metrics import MetricsTransport
+from aragora_transport.layers.rate_limit import RateLimitTransport
+from aragora_transport.layers.retry import RetryTransport
+from aragora_transport.layers.timeout import TimeoutTransport
+
+__all__ = [
+    "BreakerTransport",
+    "DeadlineTransport",
+    "LogTransport",
+    "MetricsTransport",
+    "RateLimitTransport",
+    "RetryTransport",
+    "TimeoutTransport",
+    "configure_logging",
+]

@@ -1,0 +1,110 @@
+"""What every layer shares: the transport below, opening and closing it, and the order that makes sense.
+
+Not an extension point: a layer of your own needs nothing but `httpx.AsyncBaseTransport`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from aragora_transport._call import CallScope
+from aragora_transport._clock import SYSTEM
+from aragora_transport._flavor import flavor_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aragora_transport._clock import Clock
+
+# Outermost first. A layer may stand anywhere outside of those that follow it; log and metrics do not mind
+# each other.
+_ORDER = (
+    ("LogTransport", "MetricsTransport"),
+    ("DeadlineTransport",),
+    ("RetryTransport",),
+    ("AuthTransport",),
+    ("RateLimitTransport",),
+    ("BreakerTransport",),
+    ("TimeoutTransport",),
+)
+_RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
+_WHY_NOT_BELOW = {
+    "LogTransport": "it would see attempts, never the call, its retries or its waits",
+    "MetricsTransport": "it would count attempts as calls, and miss retries and refusals",
+    "DeadlineTransport": "its total limit would begin anew with every attempt",
+    "RetryTransport": "the layers above it would not take part in the attempts it makes",
+    "AuthTransport": "a refreshed token would be charged to the attempt's own limits",
+    "RateLimitTransport": "a call would wait at the gate while it holds a permit or an attempt limit runs",
+    "BreakerTransport": "it would never see a timeout, only a cancellation, which counts as nothing",
+}
+
+
+class Layer(httpx.AsyncBaseTransport):
+    """A transport around another one."""
+
+    def __init__(self, below: Any, *, platform: str = "default", clock: Clock = SYSTEM) -> None:
+        name = type(self).__name__
+        if not hasattr(below, "handle_async_request"):
+            hint = (
+                "; it is a blocking transport: use resilient_sync(), or wrap it in sync.Driven"
+                if hasattr(below, "handle_request")
+                else ""
+            )
+            raise TypeError(f"{name}({below!r}): the first argument must be an async transport{hint}")
+        _check_order(name, below)
+        self.below = below
+        self.flavor = flavor_of(below)
+        self._clock = clock
+        self._platform = platform
+        self._scope: CallScope | None = None
+
+    async def _alone(self, request: Any) -> Any:
+        """Handle a request that comes with no call: this layer is the outermost one."""
+        if self._scope is None:
+            self._scope = CallScope(self, platform=self._platform, clock=self._clock)
+        return await self._scope.handle_async_request(request)
+
+    async def __aenter__(self) -> Self:
+        await self.below.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.below.__aexit__(exc_type, exc_value, traceback)
+
+    async def aclose(self) -> None:
+        await self.below.aclose()
+
+
+def layers_of(transport: Any) -> list[Any]:
+    """The layers from this transport inwards, outermost first, as far as they can be followed."""
+    found: list[Any] = []
+    while transport is not None:
+        if isinstance(transport, Layer):
+            found.append(transport)
+        transport = getattr(transport, "below", None) or getattr(transport, "top", None)
+    return found
+
+
+def _check_order(name: str, below: Any) -> None:
+    rank = _RANK.get(name)
+    if rank is None:
+        return  # a layer of somebody else
+    for layer in layers_of(below):
+        inner = type(layer).__name__
+        inner_rank = _RANK.get(inner)
+        if inner == name:
+            raise ValueError(
+                f"{name} stands around another {name}: the two would multiply; give one of them up"
+            )
+        if inner_rank is not None and inner_rank < rank:
+            raise ValueError(
+                f"{name} stands around {inner}, but {inner} belongs outside of it: "
+                f"{_WHY_NOT_BELOW[inner]}. Swap the two"
+            )

@@ -1,0 +1,95 @@
+"""The gate: after a 429 nobody knocks again before the told time, whoever was told.
+
+Waits happen here, before a circuit's permit is taken and outside of the attempt limit: a call that
+waits its turn must not own the probe, nor be charged as the platform's slowness.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from aragora_transport._call import CALL
+from aragora_transport._clock import SYSTEM
+from aragora_transport._gate import Gates
+from aragora_transport.events import RateLimitWaited
+from aragora_transport.layers._layer import Layer
+from aragora_transport.policy import RateLimitPolicy
+from aragora_transport.profile import PLAIN, judge
+
+if TYPE_CHECKING:
+    from aragora_transport._call import Call
+    from aragora_transport._clock import Clock
+    from aragora_transport._gate import Gate
+    from aragora_transport.profile import Profile
+
+
+class RateLimitTransport(Layer):
+    """Closes the gate of a bucket for the time that a 429 tells; holds every caller of it until then.
+
+    The bucket is `call_options(rate_key=...)`, else the profile's key, else the platform.
+    Raises `RateLimitedError`, an `httpx.TransportError`, at once when the wait would be longer than
+    `max_retry_after` seconds (default 60) or the call's deadline, or when `policy.max_waiters` wait.
+    """
+
+    def __init__(
+        self,
+        below: Any,
+        *,
+        policy: RateLimitPolicy = RateLimitPolicy(),
+        gates: Gates | None = None,
+        max_retry_after: float = 60.0,
+        profile: Profile = PLAIN,
+        platform: str = "default",
+        clock: Clock = SYSTEM,
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__(below, platform=platform, clock=clock)
+        self.policy = policy
+        self._max_wait = max_retry_after
+        self._profile = profile
+        self._gates = gates or Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
+
+    async def handle_async_request(self, request: Any) -> Any:
+        call: Call | None = request.extensions.get(CALL)
+        if call is None:
+            return await self._alone(request)
+        key = call.options.rate_key or self._key(request, call)
+        gate = self._gates.find(key)
+        if gate is not None and not gate.idle:
+            await self._wait(gate, key, request, call)
+        call.gates_passed += 1
+        response = await self.below.handle_async_request(request)
+        if response.status_code == 429 or not self._profile.plain:  # noqa: PLR2004  # Too Many Requests
+            judged = await judge(self._profile, response, call, self.flavor)
+            if judged.limited and judged.wait is not None:
+                call.gate_opens = self._gates.close(key, judged.wait)
+        return response
+
+    def _key(self, request: Any, call: Call) -> str:
+        rate_key = self._profile.rate_key
+        return (rate_key(request) if rate_key is not None else None) or call.platform
+
+    async def _wait(self, gate: Gate, key: str, request: Any, call: Call) -> None:
+        began = call.clock.monotonic()
+        left = max(0.0, gate.opens_at - began)
+        call.gates_blocked += 1
+        reason = None
+        if left > self._max_wait:
+            reason = "wait_too_long"
+        elif call.deadline is not None and began + left >= call.deadline:
+            reason = "deadline"
+        elif gate.waiters >= self.policy.max_waiters:
+            reason = "queue_full"
+        if reason is not None:
+            call.emit(RateLimitWaited, key=key, seconds=left, refused=True)
+            raise self.flavor.RateLimitedError(
+                platform=call.platform,
+                operation=call.operation,
+                key=key,
+                retry_after=left,
+                reason=reason,
+                request=request,
+            )
+        await gate.wait(blocking=call.blocking)
+        call.emit(RateLimitWaited, key=key, seconds=call.clock.monotonic() - began, refused=False)

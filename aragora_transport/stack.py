@@ -1,0 +1,419 @@
+"""The whole standard stack, ready made: `resilient()`, `resilient_sync()` and `wrap_client()`."""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from aragora_transport import _backoff
+from aragora_transport._call import CallScope
+from aragora_transport._clock import SYSTEM
+from aragora_transport._flavor import Flavor, FlavorName, flavor, flavor_of
+from aragora_transport.events import CircuitChanged, Observer, Observers
+from aragora_transport.layers import (
+    BreakerTransport,
+    DeadlineTransport,
+    LogTransport,
+    MetricsTransport,
+    RateLimitTransport,
+    RetryTransport,
+    TimeoutTransport,
+)
+from aragora_transport.layers._layer import layers_of
+from aragora_transport.policy import Policy
+from aragora_transport.profile import Profile, profile_for
+from aragora_transport.state import State
+from aragora_transport.sync import Driven, Driver
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+    from prometheus_client import CollectorRegistry
+
+    from aragora_transport._clock import Clock
+
+ClientT = TypeVar("ClientT")
+
+
+def _build(below: Any, *, platform: str, policy: Policy, state: State, profile: Profile, registry: Any) -> Any:
+    """Put the layers around a transport, the innermost first.
+
+            LogTransport         call      one record for each retry, failure and circuit change
+            MetricsTransport     call      what the caller saw
+            DeadlineTransport    call      the total limit, over everything below
+            RetryTransport       call      each attempt passes the layers below anew
+            RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
+            BreakerTransport     attempt   a circuit that opens stops the rest of the retries
+            TimeoutTransport     attempt   a timeout is a failure that the breaker sees
+            the real transport
+    """
+    common: dict[str, Any] = {"platform": platform, "clock": state.clock}
+    transport = below
+    if policy.timeout is not None:
+        transport = TimeoutTransport(
+            transport, policy=policy.timeout, alarms=state.alarms, profile=profile, **common
+        )
+    if policy.breaker is not None:
+        transport = BreakerTransport(
+            transport, policy=policy.breaker, circuits=state.circuits, profile=profile, **common
+        )
+    if policy.rate_limit is not None:
+        longest = policy.retry.max_retry_after if policy.retry is not None else 60.0
+        transport = RateLimitTransport(
+            transport,
+            policy=policy.rate_limit,
+            gates=state.gates,
+            max_retry_after=longest,
+            profile=profile,
+            **common,
+        )
+    if policy.retry is not None:
+        transport = RetryTransport(
+            transport,
+            policy=policy.retry,
+            budget=state.budget,
+            alarms=state.alarms,
+            profile=profile,
+            rng=state.rng,
+            **common,
+        )
+    if policy.timeout is not None:
+        transport = DeadlineTransport(transport, policy=policy.timeout, alarms=state.alarms, **common)
+    if policy.metrics:
+        transport = MetricsTransport(transport, registry=registry, **common)
+    if policy.log:
+        transport = LogTransport(transport, **common)
+    return transport
+
+
+class Stack(CallScope):
+    """A transport with the whole stack in it, as `resilient()` returns it."""
+
+    def __init__(
+        self, top: Any, *, policy: Policy, state: State, platform: str, observers: tuple[Observers, ...]
+    ) -> None:
+        super().__init__(top, platform=platform, clock=state.clock, observers=observers)
+        self.policy = policy
+        self.state = state
+
+    def describe(self) -> dict[str, Any]:
+        """What this stack will do, JSON-able.
+
+        `layers`, outermost first, with the values that hold; `worst_case_sends` and
+        `worst_case_seconds` of one call, to the headers (`None` where nothing bounds it).
+        """
+        return {
+            "platform": self.platform,
+            "flavor": self.flavor.name,
+            "layers": [describe_layer(layer) for layer in layers_of(self.top)],
+            "worst_case_sends": 1 if self.policy.retry is None else self.policy.retry.max_attempts,
+            "worst_case_seconds": worst_case_seconds(self.policy),
+        }
+
+    def circuits(self) -> dict[str, dict[str, Any]]:
+        """Each circuit by key: `state`, `failures`, `next_probe_in` seconds, `cause`."""
+        return {} if self.state.circuits is None else self.state.circuits.snapshot()
+
+    def isolate(self, key: str | None = None) -> None:
+        """Open the circuit of a key (default: the platform's) by hand, until `reset()`."""
+        circuit = self._circuit(key)
+        circuit.isolate()
+        self._tell(circuit)
+
+    def reset(self, key: str | None = None) -> None:
+        """Close the circuit of a key (default: the platform's) by hand, and forget its failures."""
+        circuit = self._circuit(key)
+        circuit.reset()
+        self._tell(circuit)
+
+    @property
+    def observer_failures(self) -> int:
+        """How often an observer, ours or a user's, raised."""
+        return sum(observer.failures for observer in self._everyone())
+
+    def _circuit(self, key: str | None) -> Any:
+        if self.state.circuits is None:
+            raise ValueError(f"{self.platform} has no circuit: its policy says breaker=None")
+        return self.state.circuits.get(key or self.platform)
+
+    def _tell(self, circuit: Any) -> None:
+        assert self.state.circuits is not None  # noqa: S101  # _circuit() has raised otherwise
+        for change in circuit.take_changes():
+            event = CircuitChanged(
+                platform=self.platform,
+                operation="-",
+                correlation_id="-",
+                attempt=0,
+                worst=self.state.circuits.worst(),
+                **change._asdict(),
+            )
+            for observer in self._everyone():
+                observer(event)
+
+    def _everyone(self) -> list[Observers]:
+        layers = [getattr(layer, "observer", None) for layer in layers_of(self.top)]
+        return [*self._user_observers, *(observer for observer in layers if observer is not None)]
+
+    @property
+    def _user_observers(self) -> tuple[Observers, ...]:
+        return tuple(observer for observer in self._observers if isinstance(observer, Observers))
+
+
+class BlockingStack(Driver):
+    """The same for a blocking client, as `resilient_sync()` returns it."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        self.stack = stack
+        self.describe = stack.describe
+        self.circuits = stack.circuits
+        self.isolate = stack.isolate
+        self.reset = stack.reset
+        self.state = stack.state
+
+
+def describe_layer(layer: Any) -> dict[str, Any]:
+    """A layer's name and the values that it goes by, JSON-able."""
+    policy = getattr(layer, "policy", None)
+    values: dict[str, Any] = {} if policy is None else {name: getattr(policy, name) for name in policy.__slots__}
+    return {"layer": type(layer).__name__, **{name: _plain(value) for name, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # statuses
+    if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return repr(value) if callable(value) else value
+
+
+def worst_case_seconds(policy: Policy) -> float | None:
+    """The longest one call can take until its headers; `None` where nothing bounds an attempt."""
+    if policy.timeout is None:
+        return None
+    attempt, total = policy.timeout.attempt, policy.timeout.total
+    if attempt is None:
+        return total
+    retry = policy.retry
+    seconds = attempt
+    if retry is not None:
+        for failed in range(1, retry.max_attempts):
+            # A told wait of up to max_retry_after is followed by at most a second of spread.
+            wait = max(_backoff.longest(retry, failed), retry.max_retry_after + 1.0)
+            seconds += wait + attempt
+    return seconds if total is None else min(seconds, total)
+
+
+def _check_platform(platform: object) -> None:
+    if not isinstance(platform, str) or not platform.strip():
+        raise TypeError(
+            f"resilient({platform!r}): the first argument is the platform's name for logs and metrics, "
+            "such as 'my-api'; the transport is the second"
+        )
+
+
+def _make(
+    platform: str,
+    below: Any,
+    *,
+    policy: Policy,
+    registry: Any,
+    on_event: Observer | Iterable[Observer],
+    clock: Clock | None,
+    rng: random.Random | None,
+    state: State | None,
+    profile: Profile | None,
+) -> Stack:
+    _check_platform(platform)
+    if isinstance(below, CallScope | Driver) or layers_of(below):
+        raise ValueError(
+            f"{platform}: the transport below is a resilient one already; two would multiply their retries"
+        )
+    state = state or State(policy, clock=clock or SYSTEM, rng=rng)
+    observers = Observers(on_event)
+    top = _build(
+        below,
+        platform=platform,
+        policy=policy,
+        state=state,
+        profile=profile or profile_for(platform),
+        registry=registry,
+    )
+    return Stack(
+        top, policy=policy, state=state, platform=platform, observers=(observers,) if observers else ()
+    )
+
+
+def resilient(
+    platform: str,
+    transport: Any = None,
+    *,
+    policy: Policy = Policy(),
+    registry: CollectorRegistry | None = None,
+    on_event: Observer | Iterable[Observer] = (),
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    state: State | None = None,
+    profile: Profile | None = None,
+    flavor: FlavorName = "httpx",
+) -> Stack:
+    """The standard behaviour for an `httpx.AsyncClient`, as its `transport=`.
+
+    `platform`: a name for logs and metrics; a known one brings its profile.
+    `transport`: what sends (default: a new `httpx.AsyncHTTPTransport` that honours proxies from the
+        environment as httpx does; httpx itself ignores them once it is given a transport).
+    `policy`: what each layer does (default: the guide's numbers).
+    `registry`: the prometheus registry (default: prometheus_client's own).
+    `on_event`: one or several callables that are told of every event; see `aragora_transport.events`.
+    `clock`, `rng`: whose time and chance the stack goes by, for tests.
+    `state`: another stack's `state`, to share circuits, gates and the retry budget with it.
+    `profile`: what makes an answer a success (default: by the platform's name, else plain HTTP).
+    `flavor`: "httpx2" makes that package's network transport; a given transport knows its own.
+
+    Raises `ValueError` or `TypeError` when the parts do not fit together.
+    """
+    below = _network(flavor, blocking=False) if transport is None else transport
+    return _make(
+        platform,
+        below,
+        policy=policy,
+        registry=registry,
+        on_event=on_event,
+        clock=clock,
+        rng=rng,
+        state=state,
+        profile=profile,
+    )
+
+
+def resilient_sync(
+    platform: str,
+    transport: Any = None,
+    *,
+    policy: Policy = Policy(),
+    registry: CollectorRegistry | None = None,
+    on_event: Observer | Iterable[Observer] = (),
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    state: State | None = None,
+    profile: Profile | None = None,
+    flavor: FlavorName = "httpx",
+) -> BlockingStack:
+    """The same for an `httpx.Client`; see `resilient`. `transport` is a blocking one."""
+    below = _network(flavor, blocking=True) if transport is None else transport
+    return BlockingStack(
+        _make(
+            platform,
+            Driven(below),
+            policy=policy,
+            registry=registry,
+            on_event=on_event,
+            clock=clock,
+            rng=rng,
+            state=state,
+            profile=profile,
+        )
+    )
+
+
+def wrap_client(
+    client: ClientT,
+    platform: str,
+    *,
+    policy: Policy = Policy(),
+    registry: CollectorRegistry | None = None,
+    on_event: Observer | Iterable[Observer] = (),
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    state: State | None = None,
+    profile: Profile | None = None,
+) -> ClientT:
+    """Put the stack around the transport and every mount of a client that exists; returns that client.
+
+    Proxies, HTTP/2 and all else that its transports were made with go on working; the mounts share one
+    state. For the arguments see `resilient`. Raises `ValueError` for a client that is wrapped already.
+    """
+    inner: Any = client
+    try:
+        transport, mounts = inner._transport, inner._mounts  # noqa: SLF001  # httpx has no public way to them
+    except AttributeError:
+        raise TypeError(
+            f"wrap_client({client!r}): not an httpx client (or its inside has changed); "
+            "pass resilient(...) as its transport= instead"
+        ) from None
+    blocking = hasattr(transport, "handle_request") and not hasattr(transport, "handle_async_request")
+    shared = state or State(policy, clock=clock or SYSTEM, rng=rng)
+
+    def around(below: Any) -> Any:
+        stack = _make(
+            platform,
+            Driven(below) if blocking else below,
+            policy=policy,
+            registry=registry,
+            on_event=on_event,
+            clock=clock,
+            rng=rng,
+            state=shared,
+            profile=profile,
+        )
+        return BlockingStack(stack) if blocking else stack
+
+    wrapped = around(transport)
+    # Two mounts may be one transport; it must be entered and closed once, as before.
+    by_identity = {id(below): around(below) for below in mounts.values() if below is not None}
+    by_identity[id(transport)] = wrapped
+    inner._mounts = {  # noqa: SLF001  # as above
+        pattern: None if below is None else by_identity[id(below)] for pattern, below in mounts.items()
+    }
+    inner._transport = wrapped  # noqa: SLF001  # as above
+    return client
+
+
+# --- the network ---
+
+
+def _network(name: FlavorName, *, blocking: bool) -> Any:
+    """The flavour's own transport, behind the proxies that the environment names."""
+    module = flavor(name).module
+    make = module.HTTPTransport if blocking else module.AsyncHTTPTransport
+    proxies = urllib.request.getproxies()
+    if not any(proxies.get(scheme) for scheme in ("http", "https", "all")):
+        return make()
+    # A client made without transport= reads the environment, no_proxy included; its parts are taken over.
+    client: Any = (module.Client if blocking else module.AsyncClient)()
+    routes = _BlockingRoutes if blocking else _Routes
+    return routes(client, flavor_of(client))
+
+
+class _Routes(httpx.AsyncBaseTransport):
+    """Sends each request through the transport that a client of httpx's own would choose."""
+
+    def __init__(self, client: Any, flavor: Flavor) -> None:
+        self._client = client
+        self.flavor = flavor
+
+    def _route(self, request: Any) -> Any:
+        return self._client._transport_for_url(request.url)  # noqa: SLF001  # httpx has no public way to it
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return await self._route(request).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+class _BlockingRoutes(httpx.BaseTransport):
+    """The same for a blocking client."""
+
+    def __init__(self, client: Any, flavor: Flavor) -> None:
+        self._client = client
+        self.flavor = flavor
+
+    def handle_request(self, request: Any) -> Any:
+        return self._client._transport_for_url(request.url).handle_request(request)  # noqa: SLF001  # as above
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,111 @@
+"""The layers under a blocking client: the same code, driven to its end in the caller's thread.
+
+A layer is written once, as `async def`. Nothing in it suspends but our own waits and the transport below.
+Under a blocking client the waits park the thread and the transport below blocks, so that the coroutine
+runs from start to end in one step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from aragora_transport._call import CallScope
+from aragora_transport._flavor import flavor_of
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from types import TracebackType
+
+
+class Driven(httpx.AsyncBaseTransport):
+    """A blocking transport as the innermost one of a stack of layers."""
+
+    def __init__(self, transport: Any) -> None:
+        if not hasattr(transport, "handle_request"):
+            hint = "; it is an async transport" if hasattr(transport, "handle_async_request") else ""
+            raise TypeError(f"{transport!r} is no blocking transport: it has no handle_request(){hint}")
+        self.transport = transport
+        self.flavor = flavor_of(transport)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return self.transport.handle_request(request)
+
+    async def __aenter__(self) -> Self:
+        self.transport.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.transport.__exit__(exc_type, exc_value, traceback)
+
+    async def aclose(self) -> None:
+        self.transport.close()
+
+
+class Driver(httpx.BaseTransport):
+    """The transport for a blocking client over layers whose innermost transport is `Driven`.
+
+    `Driver(RetryTransport(Driven(httpx.HTTPTransport())))`. It also works inside a running event loop,
+    which it blocks, as every blocking client does.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        if not isinstance(transport, CallScope):
+            transport = CallScope(
+                transport,
+                platform=getattr(transport, "_platform", "default"),
+                clock=getattr(transport, "_clock", None),
+            )
+        transport.blocking = True
+        self.top: CallScope = transport
+        self.flavor = transport.flavor
+
+    def handle_request(self, request: Any) -> Any:
+        return drive(self.top.handle_async_request(request))
+
+    def __enter__(self) -> Self:
+        drive(self.top.__aenter__())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        drive(self.top.__aexit__(exc_type, exc_value, traceback))
+
+    def close(self) -> None:
+        drive(self.top.aclose())
+
+
+def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never suspends, and return what it returns.
+
+    Raises `RuntimeError` if it does suspend: no event loop would ever resume it.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    where = _where(coroutine)
+    coroutine.close()
+    raise RuntimeError(
+        f"{where} awaits something that needs an event loop, but runs under a blocking client; "
+        "wait with the clock of the layer (clock.sleep(..., blocking=True)), or use an httpx.AsyncClient"
+    )
+
+
+def _where(coroutine: Any) -> str:
+    """The innermost coroutine that suspended, for the message."""
+    while True:
+        following = getattr(coroutine, "cr_await", None)
+        if getattr(following, "cr_code", None) is None:
+            return getattr(coroutine, "__qualname__", repr(coroutine))
+        coroutine = following
