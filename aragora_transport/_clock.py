@@ -7,6 +7,7 @@ clock.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,8 @@ class Clock:
 
     async def sleep(self, seconds: float, *, blocking: bool = False) -> None:
         """Park the caller for `seconds`; the thread when `blocking`, else the task."""
-        await Waiter(self, blocking=blocking).wait(self.monotonic() + seconds)
+        until = None if seconds == math.inf else self.monotonic() + seconds
+        await Waiter(self, blocking=blocking).wait(until)
 
     async def park(self, waiter: Waiter, bell: Bell, until: float | None) -> None:
         """Return when `waiter` was woken or the clock reads `until`."""
@@ -111,10 +113,14 @@ class LoopBell:
         self._event = anyio.Event()
 
     def ring(self) -> None:
+        self.run_soon(self._set)
+
+    def run_soon(self, callback: Callable[[], object]) -> None:
+        """Run it in the event loop that made this bell."""
         try:
-            self._soon(self._set)
+            self._soon(callback)
         except RuntimeError:
-            pass  # that event loop is closed, and the parked task with it
+            pass  # that event loop is closed, and whatever waited in it with it
 
     def _set(self) -> None:
         self._event.set()

@@ -344,7 +344,7 @@ def wrap_client(
             f"wrap_client({client!r}): not an httpx client (or its inside has changed); "
             "pass resilient(...) as its transport= instead"
         ) from None
-    blocking = hasattr(transport, "handle_request") and not hasattr(transport, "handle_async_request")
+    blocking = not hasattr(client, "aclose")
     shared = state or State(policy, clock=clock or SYSTEM, rng=rng)
 
     def around(below: Any) -> Any:

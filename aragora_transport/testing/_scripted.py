@@ -1,0 +1,234 @@
+"""A network that does as it is told, and remembers what was asked of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from aragora_transport._clock import SYSTEM
+from aragora_transport._flavor import FlavorName, flavor
+from aragora_transport.sync import drive
+
+if TYPE_CHECKING:
+    from aragora_transport._clock import Clock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """One scripted answer.
+
+    `after`: seconds before the headers (default 0). `body`: its bytes, or several chunks.
+    `between`: seconds before each chunk (default 0). `then`: an error that ends the body in place of its
+    end. `stall`: after the chunks nothing more comes, ever.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | tuple[bytes, ...] = b""
+    after: float = 0.0
+    between: float = 0.0
+    then: Exception | type[Exception] | None = None
+    stall: bool = False
+
+    @property
+    def chunks(self) -> tuple[bytes, ...]:
+        if isinstance(self.body, bytes):
+            return (self.body,) if self.body else ()
+        return self.body
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hang:
+    """No answer, ever: only a timeout or a cancellation ends it."""
+
+
+Step = int | Reply | Hang | Exception | type[Exception] | Callable[[Any], Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class Sent:
+    """One attempt as the scripted network saw it.
+
+    `body`: the bytes that were sent. `at`: the clock's time when it came. `status`: of the answer.
+    `closed`: whether the answer's body was closed; `consumed`: whether it was read to its end.
+    """
+
+    method: str
+    url: str
+    headers: Any
+    extensions: dict[str, Any]
+    at: float
+    body: bytes = b""
+    status: int | None = None
+    closed: bool = False
+    consumed: bool = False
+
+
+class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """Answers attempts by a script: `ScriptedTransport(503, 503, Reply(after=2.0))`.
+
+    A step is a status, a `Reply`, an error to raise (a class of the flavour's is made with a message and
+    the request), `Hang()`, or a callable of the request that returns one of these. The last step is
+    repeated for ever. For async and blocking clients alike. `sent` lists every attempt.
+
+    `clock`: whose time the replies take (default the system's). `flavor`: "httpx" or "httpx2".
+    """
+
+    def __init__(self, *steps: Step, clock: Clock = SYSTEM, flavor: FlavorName = "httpx") -> None:
+        if not steps:
+            raise ValueError("ScriptedTransport() needs at least one step, such as 200")
+        for step in steps:
+            _check(step)
+        self.flavor = _flavor(flavor)
+        self.sent: list[Sent] = []
+        self.opened = 0  # how often it was entered, and closed
+        self.closed = 0
+        self._steps = list(steps)
+        self._clock = clock
+
+    @property
+    def open_responses(self) -> int:
+        """Answers whose body nobody has closed yet: each would hold a connection of a real pool."""
+        return sum(1 for sent in self.sent if sent.status is not None and not sent.closed)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        sent = self._record(request)
+        sent.body = b"".join([chunk async for chunk in request.stream])
+        return await self._answer(request, sent, blocking=False)
+
+    def handle_request(self, request: Any) -> Any:
+        sent = self._record(request)
+        sent.body = b"".join(request.stream)
+        return drive(self._answer(request, sent, blocking=True))
+
+    def _record(self, request: Any) -> Sent:
+        sent = Sent(
+            method=request.method,
+            url=str(request.url),
+            headers=request.headers,
+            extensions=dict(request.extensions),
+            at=self._clock.monotonic(),
+        )
+        self.sent.append(sent)
+        return sent
+
+    async def _answer(self, request: Any, sent: Sent, *, blocking: bool) -> Any:
+        step: Any = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if not isinstance(step, type) and callable(step):
+            step = step(request)
+            _check(step)
+        if isinstance(step, int):
+            step = Reply(status=step)
+        if isinstance(step, Hang | Reply):
+            after = math.inf if isinstance(step, Hang) else step.after
+            await self.pause(after, request, blocking=blocking)
+        if not isinstance(step, Reply):
+            raise _error(step, request)
+        sent.status = step.status
+        base = self.flavor.module.SyncByteStream if blocking else self.flavor.module.AsyncByteStream
+        ours = _BlockingStream if blocking else _AsyncStream
+        stream = type("ScriptedStream", (ours, base), {})(step, request, sent, self)
+        return self.flavor.module.Response(step.status, headers=dict(step.headers), stream=stream)
+
+    async def pause(self, seconds: float, request: Any, *, blocking: bool) -> None:
+        """Keep the client waiting, as long as its own read timeout allows."""
+        read = (request.extensions.get("timeout") or {}).get("read")
+        if read is None or seconds <= read:
+            if seconds > 0:
+                await self._clock.sleep(seconds, blocking=blocking)
+            return
+        await self._clock.sleep(read, blocking=blocking)
+        raise self.flavor.module.ReadTimeout("scripted", request=request)
+
+    async def __aenter__(self) -> ScriptedTransport:
+        self.opened += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed += 1
+
+    def __enter__(self) -> ScriptedTransport:
+        self.opened += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed += 1
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+_flavor = flavor  # the parameter of the same name hides it
+
+
+class _Stream:
+    def __init__(self, reply: Reply, request: Any, sent: Sent, network: ScriptedTransport) -> None:
+        self.reply = reply
+        self.request = request
+        self.sent = sent
+        self.network = network
+
+    def parts(self) -> Iterator[float | bytes]:
+        """The body as seconds to wait and chunks to give."""
+        for chunk in self.reply.chunks:
+            yield self.reply.between
+            yield chunk
+        if self.reply.stall:
+            yield math.inf
+        if self.reply.then is not None:
+            raise _error(self.reply.then, self.request)
+        self.sent.consumed = True
+
+
+class _AsyncStream(_Stream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self.parts():
+            if isinstance(part, bytes):
+                yield part
+            else:
+                await self.network.pause(part, self.request, blocking=False)
+
+    async def aclose(self) -> None:
+        self.sent.closed = True
+
+
+class _BlockingStream(_Stream):
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self.parts():
+            if isinstance(part, bytes):
+                yield part
+            else:
+                drive(self.network.pause(part, self.request, blocking=True))
+
+    def close(self) -> None:
+        self.sent.closed = True
+
+
+def _error(error: Any, request: Any) -> Exception:
+    if isinstance(error, Exception):
+        return error
+    try:
+        made: Exception = error("scripted", request=request)
+    except TypeError:
+        made = error("scripted")
+    return made
+
+
+def _check(step: Any) -> None:
+    if isinstance(step, int) and not isinstance(step, bool) and 100 <= step <= 599:  # noqa: PLR2004  # statuses
+        return
+    if isinstance(step, Reply | Hang | Exception) or (isinstance(step, type) and issubclass(step, Exception)):
+        return
+    if callable(step) and not isinstance(step, type):
+        return
+    raise TypeError(
+        f"{step!r} is no step of a script: use a status from 100 to 599, Reply(...), Hang(), an error, "
+        "or a callable of the request that returns one of these"
+    )

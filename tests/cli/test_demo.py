@@ -1,0 +1,203 @@
+"""The demo as a user runs it: a process of its own, with real sockets and a real Ctrl-C."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aragora_transport.cli import main
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups and terminals are POSIX here")
+
+COMMAND = [sys.executable, "-m", "aragora_transport", "demo", "--seed", "1", "--rate", "30"]
+PATIENCE = 60.0
+ESCAPE = b"\x1b"
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the demo leaves its files to the test, and colour is as in a terminal."""
+    kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    return kept | {"TMPDIR": str(tmp_path), "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+
+
+def attend_to_ctrl_c() -> None:
+    # A shell that runs pytest in the background has switched SIGINT off for it and its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def demo(*options: str, environ: dict[str, str], out: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A demo in a process group of its own; whatever is left of the group at the end is killed."""
+    with subprocess.Popen(  # noqa: S603  # our own command
+        [*COMMAND, *options],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=attend_to_ctrl_c,  # noqa: PLW1509  # no threads here
+    ) as process:
+        try:
+            yield process
+        finally:
+            if group_lives(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def assert_group_is_gone(group: int) -> None:
+    for _ in range(200):  # the last child may be dead but not yet collected by init
+        if not group_lives(group):
+            return
+        time.sleep(0.01)
+    pytest.fail("the demo left a process behind")
+
+
+class Terminal:
+    """A pseudo-terminal that keeps what was written to it."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = os.openpty()
+        self.seen = b""
+
+    def read_until(self, words: bytes) -> None:
+        ends = time.monotonic() + PATIENCE
+        while words not in self.seen:
+            assert time.monotonic() < ends, self.seen
+            self._read()
+
+    def read_rest(self) -> None:
+        os.close(self.theirs)
+        while self._read():
+            pass
+        os.close(self.ours)
+
+    def _read(self) -> bytes:
+        if not select.select([self.ours], [], [], 1.0)[0]:
+            return b"?"
+        try:
+            data = os.read(self.ours, 65536)
+        except OSError:  # how Linux tells that the other side has closed
+            data = b""
+        self.seen += data
+        return data
+
+
+def test_a_run_serves_both_clients_and_its_numbers_add_up(environ: dict[str, str]) -> None:
+    with demo("--seconds", "2", "--json", environ=environ, out=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+        assert_group_is_gone(process.pid)
+    result = json.loads(out)
+    assert err == b""
+    assert process.returncode == (0 if result["ours_served_more"] else 1)
+    assert result["bare"]["calls"] == result["ours"]["calls"] > 0
+    for side in (result["bare"], result["ours"]):
+        assert side["served"] + side["failed"] == side["calls"]
+        assert sum(side["failures"].values()) == side["failed"]
+        assert sum(side["answers"].values()) == side["sends"]
+        for total in ("calls", "served", "sends"):
+            assert sum(phase[total] for phase in side["phases"]) == side[total]
+        assert side["posts_repeated"] == 0
+        assert side["served"] > 0
+    assert result["bare"]["sends"] == result["bare"]["calls"]
+    assert result["ours"]["retries"] > 0
+    assert not result["interrupted"]
+
+
+def test_a_run_leaves_metrics_and_a_json_log_to_read(environ: dict[str, str]) -> None:
+    with demo("--seconds", "2", "--json", environ=environ, out=subprocess.PIPE) as process:
+        out, _ = process.communicate(timeout=PATIENCE)
+    result = json.loads(out)
+    metrics = Path(result["files"]["metrics"]).read_text()
+    assert 'platform_requests_total{operation="get_item",platform="demo"' in metrics
+    records = [json.loads(line) for line in Path(result["files"]["logs"]).read_text().splitlines()]
+    assert {"get_item", "create_item"} & {record.get("operation") for record in records}
+
+
+def test_ctrl_c_stops_the_run_and_shows_what_there_is_without_escapes(environ: dict[str, str]) -> None:
+    terminal = Terminal()
+    with demo(environ=environ | {"NO_COLOR": "1"}, out=terminal.theirs) as process:
+        terminal.read_until(b" 1.0 s  ")
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        terminal.read_rest()
+        err = process.stderr.read() if process.stderr else b""
+        assert_group_is_gone(process.pid)
+    assert process.returncode == 130
+    assert err == b""
+    assert ESCAPE not in terminal.seen
+    assert terminal.seen.isascii()
+    assert b"Stopped early" in terminal.seen
+    assert b"sends per call" in terminal.seen
+    assert max(len(line) for line in terminal.seen.splitlines() if b"/" not in line) <= 80
+
+
+def test_a_terminal_gets_a_live_picture_and_its_cursor_back(environ: dict[str, str]) -> None:
+    terminal = Terminal()
+    with demo(environ=environ, out=terminal.theirs) as process:
+        terminal.read_until(b"in flight")
+        terminal.read_until(b"0.6 of")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody in the group
+        process.wait(PATIENCE)
+        terminal.read_rest()
+        err = process.stderr.read() if process.stderr else b""
+        assert_group_is_gone(process.pid)
+    assert process.returncode == 130
+    assert err == b""
+    assert ESCAPE + b"[?25l" in terminal.seen
+    assert terminal.seen.rindex(ESCAPE + b"[?25h") > terminal.seen.rindex(ESCAPE + b"[?25l")
+    assert b"Stopped early" in terminal.seen
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(environ: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    with demo("--seconds", "2", environ=environ, out=writing) as process:
+        os.close(writing)
+        os.read(reading, 10)
+        os.close(reading)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert_group_is_gone(process.pid)
+    assert process.returncode == 1
+    assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--seconds", "soon"], "argument --seconds: 'soon' is not a number from 2 to 120"),
+        (["--seconds", "nan"], "argument --seconds: 'nan' is not a number"),
+        (["--seconds", "0"], "argument --seconds: '0' is not a number from 2"),
+        (["--seconds", "1e9"], "argument --seconds: '1e9' is not a number from 2 to 120"),
+        (["--rate", "-3"], "argument --rate: '-3' is not a number from 1 to 200"),
+        (["--rate", "inf"], "choose one within that range"),
+        (["--seed", "1.5"], "argument --seed: '1.5' is not a whole number"),
+        (["--seed", "-1"], "leave --seed out for a random one"),
+        (["--seed", "9" * 5000], "is not a whole number"),
+        (["--policy", "none"], "argument --policy: invalid choice: 'none'"),
+        (["--seconds", "120", "--rate", "200"], "makes about 24000 calls"),
+        (["--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_the_reason(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["demo", *options])
+    assert refused.value.code == 2
+    assert complaint in capsys.readouterr().err

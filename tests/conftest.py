@@ -1,0 +1,101 @@
+"""The worlds that layers live in: asyncio, trio or a blocking client, over httpx or httpx2."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from aragora_transport import Policy, resilient, resilient_sync
+from aragora_transport._flavor import flavor
+from aragora_transport.sync import Driven, Driver
+from aragora_transport.testing import ManualClock, ScriptedTransport
+
+URL = "http://platform.test/"
+
+
+class World:
+    """One kind of client, its flavour and a clock that the test owns."""
+
+    def __init__(self, kind: str, flavor_name: str) -> None:
+        self.kind = kind
+        self.blocking = kind == "blocking"
+        self.backend = "trio" if kind == "trio" else "asyncio"
+        self.flavor_name: Any = flavor_name
+        self.httpx = flavor(self.flavor_name).module
+        self.clock = ManualClock()
+        self.registry = CollectorRegistry()
+        self.events: list[Any] = []
+
+    def scripted(self, *steps: Any) -> ScriptedTransport:
+        """A scripted network of this flavour, in this clock's time."""
+        return ScriptedTransport(*steps, clock=self.clock, flavor=self.flavor_name)
+
+    def layer(self, kind: Any, below: Any, **keywords: Any) -> Any:
+        """One layer over a network, in this clock's time."""
+        if self.blocking and isinstance(below, ScriptedTransport):
+            below = Driven(below)
+        return kind(below, clock=self.clock, **keywords)
+
+    def stack(self, below: Any, platform: str = "test", *, policy: Policy | None = None, **keywords: Any) -> Any:
+        """The whole stack over a network. Events go to `events`, metrics to `registry`."""
+        make = resilient_sync if self.blocking else resilient
+        keywords.setdefault("on_event", self.events.append)
+        keywords.setdefault("registry", self.registry)
+        keywords.setdefault("rng", random.Random(1))
+        return make(platform, below, policy=policy or Policy(), clock=self.clock, **keywords)
+
+    def client(self, transport: Any, **keywords: Any) -> Any:
+        """A client of this kind over layers; `timeout` is none unless given: the limits under test are ours."""
+        keywords.setdefault("timeout", None)
+        if self.blocking:
+            if not isinstance(transport, Driver):
+                transport = Driver(transport)
+            return self.httpx.Client(transport=transport, trust_env=False, **keywords)
+        return self.httpx.AsyncClient(transport=transport, trust_env=False, **keywords)
+
+    async def request(self, transport: Any, method: str = "GET", url: str = URL, **keywords: Any) -> Any:
+        """Send one request through layers with a client of this kind, and read the answer."""
+        client = self.client(transport)
+        answer = client.request(method, url, **keywords)
+        return answer if self.blocking else await answer
+
+    async def get(self, transport: Any, **keywords: Any) -> Any:
+        return await self.request(transport, "GET", **keywords)
+
+    async def post(self, transport: Any, **keywords: Any) -> Any:
+        return await self.request(transport, "POST", **keywords)
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of a metric in `registry`, 0 where there is none."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+KINDS = ("asyncio", "trio", "blocking")
+FLAVORS = ("httpx", "httpx2")
+
+
+@pytest.fixture(params=[f"{kind}-{name}" for kind in KINDS for name in FLAVORS])
+def world(request: pytest.FixtureRequest) -> World:
+    """Every kind of client over both flavours."""
+    kind, name = request.param.split("-")
+    return World(kind, name)
+
+
+@pytest.fixture(params=[f"{kind}-{name}" for kind in ("asyncio", "trio") for name in FLAVORS])
+def async_world(request: pytest.FixtureRequest) -> World:
+    """The asynchronous kinds alone: for tests that need tasks."""
+    kind, name = request.param.split("-")
+    return World(kind, name)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """anyio's pytest plugin runs a test on the backend of its world, else on asyncio."""
+    for name in ("world", "async_world"):
+        if name in request.fixturenames:
+            backend: str = request.getfixturevalue(name).backend
+            return backend
+    return "asyncio"

@@ -1,0 +1,235 @@
+"""The public API as a user writes it. Never run: mypy and pyright read it, both strict."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, assert_type
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from aragora_transport import (
+    BreakerPolicy,
+    CircuitOpenError,
+    ConnectorResult,
+    DeadlineExceededError,
+    Judgement,
+    Policy,
+    Profile,
+    RateLimitedError,
+    RateLimitPolicy,
+    RetryBudget,
+    RetryPolicy,
+    TimeoutPolicy,
+    call_options,
+    correlation_id,
+    correlation_scope,
+    resilient,
+    resilient_sync,
+    wrap_client,
+)
+from aragora_transport.events import CircuitChanged, Event, RetryScheduled
+from aragora_transport.layers import (
+    BreakerTransport,
+    DeadlineTransport,
+    LogTransport,
+    MetricsTransport,
+    RateLimitTransport,
+    RetryTransport,
+    TimeoutTransport,
+)
+from aragora_transport.testing import Faults, FaultTransport, Hang, ManualClock, Reply, ScriptedTransport
+
+# ------------------------------------------------------------------------------------ the whole stack
+
+httpx.AsyncClient(transport=resilient("my-api"))
+httpx.AsyncClient(transport=resilient("my-api", httpx.AsyncHTTPTransport(http2=True), policy=Policy()))
+httpx.Client(transport=resilient_sync("my-api"))
+httpx.Client(transport=resilient_sync("my-api", httpx.HTTPTransport(retries=0), policy=Policy.recommended()))
+
+
+def observe(event: Event) -> None:
+    assert_type(event.platform, str)
+    if isinstance(event, RetryScheduled):
+        assert_type(event.wait, float)
+    elif isinstance(event, CircuitChanged):
+        assert_type(event.next_probe_in, float | None)
+
+
+clock = ManualClock()
+resilient("my-api", on_event=observe, clock=clock, rng=random.Random(7))
+resilient_sync("my-api", on_event=[observe], registry=CollectorRegistry(), flavor="httpx2")
+
+one = resilient("my-api")
+another = resilient("my-api", state=one.state)
+one.isolate()
+one.reset()
+
+assert_type(resilient("my-api").describe(), dict[str, Any])
+assert_type(resilient_sync("my-api").describe(), dict[str, Any])
+assert_type(resilient("my-api").circuits(), dict[str, dict[str, Any]])
+assert_type(resilient_sync("my-api").circuits(), dict[str, dict[str, Any]])
+
+# --------------------------------------------------------------- a client that somebody else has made
+
+
+class TheirClient(httpx.AsyncClient):
+    pass
+
+
+assert_type(wrap_client(httpx.AsyncClient(), "my-api"), httpx.AsyncClient)
+assert_type(wrap_client(httpx.Client(), "my-api", policy=Policy.recommended()), httpx.Client)
+assert_type(wrap_client(TheirClient(), "my-api", clock=clock), TheirClient)
+
+# ------------------------------------------------------------------------------------------- policies
+
+assert_type(Policy.recommended(), Policy)
+policy = Policy(
+    timeout=TimeoutPolicy(attempt=30.0, total=None, body_idle=30.0),
+    retry=RetryPolicy(
+        max_attempts=5,
+        base_delay=1,
+        max_delay=30,
+        jitter="decorrelated",
+        statuses=frozenset({429, 503}),
+        max_retry_after=60,
+        resend_unsafe="unprocessed",
+        budget=RetryBudget(per_success=1.0, per_second=1.0, cap=100.0),
+        wait=None,
+    ),
+    breaker=BreakerPolicy(
+        failure_threshold=5,
+        cooldown=60.0,
+        failure_rate=0.5,
+        window=10.0,
+        half_open_probes=1,
+        success_threshold=1,
+        max_cooldown=None,
+        key="host",
+        slow_call=None,
+    ),
+    rate_limit=RateLimitPolicy(rate=20, per=1.0, max_waiters=1000),
+    metrics=True,
+    log=False,
+)
+Policy(timeout=None, retry=None, breaker=None, rate_limit=None)
+RetryPolicy(budget=None)
+
+# ------------------------------------------------------------------------------ a profile of the user's
+
+
+def classify(response: httpx.Response, body: bytes | None) -> Judgement | None:
+    if response.status_code == 202:
+        return Judgement(verdict="neither", retryable=True, wait=1.0)
+    return Judgement(verdict="failure", code="not_ok") if body == b"not ok" else None
+
+
+def host(request: httpx.Request) -> str | None:
+    return request.url.host or None
+
+
+resilient("my-api", profile=Profile(name="my-api", classify=classify, rate_key=host))
+
+# --------------------------------------------------------------------------- one call, and its record
+
+
+async def one_call(client: httpx.AsyncClient) -> None:
+    options = call_options(
+        operation="create_order",
+        idempotent=True,
+        total_timeout=5.0,
+        attempt_timeout=2.0,
+        max_attempts=2,
+        rate_key="tenant-1",
+    )
+    with correlation_scope() as made:
+        assert_type(made, str)
+        assert_type(correlation_id(), str | None)
+        try:
+            response = await client.post("https://example.org/orders", extensions=options)
+        except CircuitOpenError as error:
+            assert_type(error.platform, str)
+            assert_type(error.key, str)
+            assert_type(error.retry_after, float)
+            assert_type(error.request, httpx.Request)
+        except RateLimitedError as error:
+            assert_type(error.retry_after, float)
+        except DeadlineExceededError as error:
+            assert_type(error.limit, str)
+            assert_type(error.elapsed, float)
+        else:
+            assert_type(response.status_code, int)
+
+
+def ours_are_theirs(
+    circuit: CircuitOpenError, limited: RateLimitedError, deadline: DeadlineExceededError
+) -> tuple[httpx.TransportError, httpx.TransportError, httpx.TimeoutException]:
+    return circuit, limited, deadline
+
+
+# -------------------------------------------------------------------------------------------- results
+
+
+def results(result: ConnectorResult) -> None:
+    assert_type(ConnectorResult.success({"id": 1}), ConnectorResult)
+    assert_type(ConnectorResult.success(), ConnectorResult)
+    assert_type(ConnectorResult.failure("no such channel", code="channel_not_found"), ConnectorResult)
+    assert_type(ConnectorResult.failure("busy", code="503", retryable=True), ConnectorResult)
+    assert_type(result.success, bool)
+    assert_type(result.data, Any | None)
+    assert_type(result.error, str | None)
+    assert_type(result.error_code, str | None)
+    assert_type(result.retryable, bool)
+    assert_type(result.status_code, int | None)
+    assert_type(result.retry_after, float | None)
+    assert_type(result.attempts, int | None)
+    assert_type(result.correlation_id, str | None)
+
+
+# ------------------------------------------------------------------------------ layers, alone and nested
+
+httpx.AsyncClient(transport=RetryTransport(httpx.AsyncHTTPTransport(), policy=RetryPolicy(max_attempts=5)))
+httpx.AsyncClient(
+    transport=LogTransport(
+        MetricsTransport(
+            DeadlineTransport(
+                RetryTransport(
+                    RateLimitTransport(
+                        BreakerTransport(
+                            TimeoutTransport(
+                                httpx.AsyncHTTPTransport(),
+                                policy=TimeoutPolicy(),
+                                platform="my-api",
+                                clock=clock,
+                            ),
+                            policy=BreakerPolicy(),
+                            platform="my-api",
+                        ),
+                        policy=RateLimitPolicy(),
+                        platform="my-api",
+                    ),
+                    policy=RetryPolicy(),
+                    platform="my-api",
+                ),
+                policy=TimeoutPolicy(total=10.0),
+                platform="my-api",
+            ),
+            platform="my-api",
+        ),
+        platform="my-api",
+    )
+)
+
+# ----------------------------------------------------------------------------------------- testing tools
+
+
+async def testing_tools() -> None:
+    scripted = ScriptedTransport(503, httpx.ConnectError, Hang(), Reply(status=200, after=2.0), clock=clock)
+    async with httpx.AsyncClient(transport=resilient("my-api", scripted, clock=clock)) as client:
+        assert_type((await client.get("https://example.org/")).status_code, int)
+    clock.advance(60.0)
+    assert_type(clock.monotonic(), float)
+    assert_type(scripted.sent[0].status, int | None)
+    assert_type(scripted.open_responses, int)
+    httpx.AsyncClient(transport=FaultTransport(scripted, faults=Faults(read=0.1), seed=7, clock=clock))
+    httpx.Client(transport=resilient_sync("my-api", ScriptedTransport(200)))
