@@ -149,5 +149,3 @@ class _ScopeAlarm:
             self._scope.__exit__(None, None, None)
             return False
         return bool(self._scope.__exit__(type(error), error, error.__traceback__))
-
-

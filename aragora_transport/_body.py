@@ -86,7 +86,7 @@ class _AsyncBody(_Body):
         try:
             due = None if self.alarms is None else self.due()
             if due is None:
-                return await self._chunks.__anext__()
+                return await self._chunks.__anext__()  # type: ignore[no-any-return]  # a stream of whichever flavour
             return await self._in_time(due)
         except StopAsyncIteration:
             self.end(None, complete=True)
@@ -128,9 +128,7 @@ class _BlockingBody(_Body):
             chunks = iter(self.inner)
             timeouts = self._clamp_read()
             while True:
-                deadline = self.call.deadline
-                if deadline is not None and self.call.clock.monotonic() >= deadline:
-                    raise self.too_late()
+                self._check_deadline()
                 try:
                     chunk = next(chunks)
                 except StopIteration:
@@ -150,6 +148,11 @@ class _BlockingBody(_Body):
                 raise late from error
             raise
         self.end(None, complete=True)
+
+    def _check_deadline(self) -> None:
+        deadline = self.call.deadline
+        if deadline is not None and self.call.clock.monotonic() >= deadline:
+            raise self.too_late()
 
     def _clamp_read(self) -> dict[str, Any] | None:
         """Shorten httpx's read timeout to our limits, the only way to interrupt a blocking read."""

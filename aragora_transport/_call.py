@@ -43,10 +43,9 @@ class CallOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
                 raise ValueError(f"call_options({name}={value!r}): {name} must be seconds above 0, or None")
-        if self.max_attempts is not None and not (isinstance(self.max_attempts, int) and self.max_attempts >= 1):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
-            raise ValueError(
-                f"call_options(max_attempts={self.max_attempts!r}): it must be a whole number of at least 1"
-            )
+        most: Any = self.max_attempts
+        if most is not None and not (isinstance(most, int) and most >= 1):
+            raise ValueError(f"call_options(max_attempts={most!r}): it must be a whole number of at least 1")
         for name in ("operation", "rate_key"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
@@ -301,4 +300,3 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.top.aclose()
-

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CLOSED: CircuitState = "closed"
 OPEN: CircuitState = "open"
 HALF_OPEN: CircuitState = "half-open"
-_WORST_FIRST = (OPEN, HALF_OPEN, CLOSED)
 _SLICES = 20  # the window slides in twentieths of its length
 
 
@@ -128,7 +127,8 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         return datetime.now(UTC) - timedelta(seconds=self._clock.monotonic() - self._opened_at)
 
     @opened_at.setter
-    def opened_at(self, _: datetime) -> None:
+    def opened_at(self, datetime: object) -> None:
+        del datetime  # by the wall clock
         self._opened_at = self._clock.monotonic()
 
 
@@ -246,10 +246,7 @@ class Circuit:
                 # come back must not get further ones through.
                 policy = self.policy
                 wanted = max(policy.half_open_probes, policy.success_threshold)
-                if (
-                    under_way >= policy.half_open_probes
-                    or under_way + self.breaker.success_counter >= wanted
-                ):
+                if under_way >= policy.half_open_probes or under_way + self.breaker.success_counter >= wanted:
                     return None
                 era.probes.append(self._clock.monotonic())
             return era
@@ -298,7 +295,7 @@ class Circuit:
             traceback, context = told.__traceback__, told.__context__
             try:
                 self.breaker.call(_fail, told)
-            except Exception as raised:  # noqa: BLE001  # pybreaker raises what it was told of
+            except Exception as raised:  # pybreaker raises what it was told of
                 if raised is not told and not isinstance(raised, pybreaker.CircuitBreakerError):
                     raise
             finally:
@@ -460,7 +457,7 @@ class Circuits:
     def worst(self) -> CircuitState:
         """The worst state of all keys: open, then half-open, then closed."""
         states = {circuit.era.state for circuit in self._copy().values()}
-        return next((state for state in _WORST_FIRST if state in states), CLOSED)
+        return OPEN if OPEN in states else HALF_OPEN if HALF_OPEN in states else CLOSED
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         return {key: circuit.snapshot() for key, circuit in self._copy().items()}

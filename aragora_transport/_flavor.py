@@ -39,9 +39,15 @@ class Flavor:
         )
         # The caller's own mistakes: no answer of the platform, and the same on every attempt.
         self.local: tuple[type[Exception], ...] = (module.LocalProtocolError, module.UnsupportedProtocol)
-        self.CircuitOpenError = _own(errors.CircuitOpenError, module.TransportError)
-        self.RateLimitedError = _own(errors.RateLimitedError, module.TransportError)
-        self.DeadlineExceededError = _own(errors.DeadlineExceededError, module.TimeoutException)
+        self.CircuitOpenError: type[errors.CircuitOpenError] = _own(
+            errors.CircuitOpenError, module.TransportError
+        )
+        self.RateLimitedError: type[errors.RateLimitedError] = _own(
+            errors.RateLimitedError, module.TransportError
+        )
+        self.DeadlineExceededError: type[errors.DeadlineExceededError] = _own(
+            errors.DeadlineExceededError, module.TimeoutException
+        )
 
     def __repr__(self) -> str:
         return f"Flavor({self.name!r})"

@@ -1,6 +1,6 @@
-"""Whether a request may be sent again: is it idempotent, is its body still there, and did any of it leave?
+"""Whether a request may be sent again: idempotent or not, its body still there or not, sent or not.
 
-"Left" is decided from facts: bytes pulled from the body, and httpcore's trace of what it wrote.
+"Sent" is decided from facts: bytes pulled from the body, and httpcore's trace of what it wrote.
 """
 
 from __future__ import annotations

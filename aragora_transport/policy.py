@@ -20,6 +20,7 @@ CircuitKey = Literal["platform", "host", "operation"]
 _JITTERS = ("guide", "full", "decorrelated")
 _RESEND_UNSAFE = ("statuses", "unprocessed", "always")
 _CIRCUIT_KEYS = ("platform", "host", "operation")
+_ATTEMPT = 30.0  # seconds; the guide's request_timeout
 
 
 def _number(  # one place for what "a sane number" means, so that every message reads alike
@@ -72,13 +73,20 @@ class TimeoutPolicy:
     `body_idle`: the longest silence between two chunks of a response body (default 30).
     """
 
-    attempt: float | None = 30.0
+    attempt: float | None = _ATTEMPT
     total: float | None = None
     body_idle: float | None = 30.0
 
     def __post_init__(self) -> None:
         for name in ("attempt", "total", "body_idle"):
             _number("TimeoutPolicy", name, getattr(self, name), above=0, optional=True)
+        attempt, total = self.attempt, self.total
+        # A total below the default attempt limit is no mistake: nobody wrote the 30.
+        if attempt is not None and total is not None and total < attempt != _ATTEMPT:
+            raise ValueError(
+                f"TimeoutPolicy(attempt={attempt!r}, total={total!r}): the attempt limit can never be "
+                "reached; lower attempt or raise total"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,13 +265,7 @@ class Policy:
                 raise ValueError(f"Policy({name}={value!r}): {name} must be a {kind.__name__} or None")
         for name in ("metrics", "log"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"Policy({name}={getattr(self, name)!r}): {name} must be True or False")
-        if self.timeout and self.timeout.total is not None and self.timeout.attempt is not None:
-            if self.timeout.attempt > self.timeout.total and self.timeout.attempt != _DEFAULT_ATTEMPT:
-                raise ValueError(
-                    f"Policy(timeout=...): attempt={self.timeout.attempt!r} can never be reached under "
-                    f"total={self.timeout.total!r}; lower attempt or raise total"
-                )
+                raise ValueError(f"Policy({name}={getattr(self, name)!r}): {name} must be True or False")  # noqa: TRY004  # as all that is wrong with a policy
 
     @classmethod
     def recommended(cls) -> Self:
@@ -284,6 +286,3 @@ class Policy:
                 cooldown_jitter=0.125,
             ),
         )
-
-
-_DEFAULT_ATTEMPT = 30.0  # a total below the default attempt limit is no mistake: nobody wrote the 30

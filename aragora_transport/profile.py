@@ -40,6 +40,10 @@ class Judgement:
     code: str | None = None
 
 
+SUCCESS = Judgement(verdict="success")
+FAILURE = Judgement(verdict="failure")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
     """What one platform does differently from plain HTTP.
@@ -86,13 +90,13 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
 
 def _plain_http(response: Any, call: Call) -> Judgement:
     status: int = response.status_code
-    if status < 400:  # noqa: PLR2004  # HTTP's own border between answers and errors
-        return Judgement(verdict="success")
+    if status < 400:  # HTTP's own border between answers and errors
+        return SUCCESS
     wait = told_wait(response.headers, call.clock.time())
-    if status == 429:  # noqa: PLR2004  # Too Many Requests, RFC 6585
+    if status == 429:  # Too Many Requests, RFC 6585
         return Judgement(verdict="neither", wait=wait, limited=True)
     # 501 and 505 say that the server will never do this, not that it is unwell.
-    failed = status >= 500 and status not in (501, 505)  # noqa: PLR2004  # HTTP's server errors
+    failed = status >= 500 and status not in (501, 505)  # HTTP's server errors
     return Judgement(verdict="failure" if failed else "success", wait=wait)
 
 

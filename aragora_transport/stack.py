@@ -38,17 +38,19 @@ if TYPE_CHECKING:
 ClientT = TypeVar("ClientT")
 
 
-def _build(below: Any, *, platform: str, policy: Policy, state: State, profile: Profile, registry: Any) -> Any:
+def _build(
+    below: Any, *, platform: str, policy: Policy, state: State, profile: Profile, registry: Any
+) -> Any:
     """Put the layers around a transport, the innermost first.
 
-            LogTransport         call      one record for each retry, failure and circuit change
-            MetricsTransport     call      what the caller saw
-            DeadlineTransport    call      the total limit, over everything below
-            RetryTransport       call      each attempt passes the layers below anew
-            RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
-            BreakerTransport     attempt   a circuit that opens stops the rest of the retries
-            TimeoutTransport     attempt   a timeout is a failure that the breaker sees
-            the real transport
+    LogTransport         call      one record for each retry, failure and circuit change
+    MetricsTransport     call      what the caller saw
+    DeadlineTransport    call      the total limit, over everything below
+    RetryTransport       call      each attempt passes the layers below anew
+    RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
+    BreakerTransport     attempt   a circuit that opens stops the rest of the retries
+    TimeoutTransport     attempt   a timeout is a failure that the breaker sees
+    the real transport
     """
     common: dict[str, Any] = {"platform": platform, "clock": state.clock}
     transport = below
@@ -178,7 +180,9 @@ class BlockingStack(Driver):
 def describe_layer(layer: Any) -> dict[str, Any]:
     """A layer's name and the values that it goes by, JSON-able."""
     policy = getattr(layer, "policy", None)
-    values: dict[str, Any] = {} if policy is None else {name: getattr(policy, name) for name in policy.__slots__}
+    values: dict[str, Any] = (
+        {} if policy is None else {name: getattr(policy, name) for name in policy.__slots__}
+    )
     return {"layer": type(layer).__name__, **{name: _plain(value) for name, value in values.items()}}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from aragora_transport._call import CallScope
+from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Driver(httpx.BaseTransport):
             transport = CallScope(
                 transport,
                 platform=getattr(transport, "_platform", "default"),
-                clock=getattr(transport, "_clock", None),
+                clock=getattr(transport, "_clock", SYSTEM),
             )
         transport.blocking = True
         self.top: CallScope = transport

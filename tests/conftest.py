@@ -39,7 +39,9 @@ class World:
             below = Driven(below)
         return kind(below, clock=self.clock, **keywords)
 
-    def stack(self, below: Any, platform: str = "test", *, policy: Policy | None = None, **keywords: Any) -> Any:
+    def stack(
+        self, below: Any, platform: str = "test", *, policy: Policy | None = None, **keywords: Any
+    ) -> Any:
         """The whole stack over a network. Events go to `events`, metrics to `registry`."""
         make = resilient_sync if self.blocking else resilient
         keywords.setdefault("on_event", self.events.append)

@@ -71,7 +71,7 @@ def quota(progress: float, rate: float) -> int:
     A limit that stays below the traffic loses the excess whatever a client does; one that passes is
     where waiting, instead of hammering, pays.
     """
-    return max(1, round(rate * (0.5 if progress < 0.5 else 3.0)))
+    return max(1, round(rate * (0.5 if progress < 0.5 else 5.0)))
 
 
 def draw_fate(kind: Kind, luck: Random) -> Fate:

@@ -6,7 +6,6 @@ that a stream as the probe holds nobody up.
 
 from __future__ import annotations
 
-import functools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer
 from aragora_transport.policy import BreakerPolicy
-from aragora_transport.profile import PLAIN, judge
+from aragora_transport.profile import FAILURE, PLAIN, SUCCESS, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,65 +63,77 @@ class BreakerTransport(Layer):
         if call is None:
             return await self._alone(request)
         circuit = self._circuit(request, call)
+        permit = self._admit(circuit, request, call)
+        began = call.clock.monotonic()
+        try:
+            response = await self.below.handle_async_request(request)
+            judged = SUCCESS
+            if response.status_code >= 400 or not self._profile.plain:  # an HTTP error
+                judged = await judge(self._profile, response, call, self.flavor)
+        except BaseException as error:
+            self._settle_error(circuit, permit, call, error)
+            raise
+        cause = str(response.status_code)
+        slow = self.policy.slow_call
+        if slow is not None and judged.verdict == "success" and call.clock.monotonic() - began > slow:
+            judged, cause = FAILURE, f"{cause} after more than {slow:g} s"
+        if judged.verdict == "failure":
+            if response.status_code == 503 and judged.wait is not None:  # Service Unavailable
+                circuit.hold(judged.wait)
+            self._failed(circuit, permit, call, cause)
+        elif judged.verdict == "neither":
+            circuit.neither(permit)
+        else:
+            self._succeeded(circuit, permit, call, response)
+        return response
+
+    def _admit(self, circuit: Circuit, request: Any, call: Call) -> Era:
         permit = circuit.admit()
         if circuit.changes:
             self._tell(circuit, call)
         if permit is None:
             raise self._refusal(circuit, request, call)
-        began = call.clock.monotonic()
-        try:
-            response = await self.below.handle_async_request(request)
-            if response.status_code >= 400 or not self._profile.plain:  # noqa: PLR2004  # an HTTP error
-                judged = await judge(self._profile, response, call, self.flavor)
-                verdict, wait = judged.verdict, judged.wait
-            else:
-                verdict, wait = "success", None
-        except BaseException as error:
-            self._settle_error(circuit, permit, call, error)
-            raise
-        slow = self.policy.slow_call
-        cause = str(response.status_code)
-        if slow is not None and verdict == "success" and call.clock.monotonic() - began > slow:
-            verdict, cause = "failure", f"{cause} after more than {slow:g} s"
-        if verdict == "failure":
-            if response.status_code == 503 and wait is not None:  # noqa: PLR2004  # Service Unavailable
-                circuit.hold(wait)
-            circuit.failure(permit, cause)
-            self._after_failure(circuit, call)
-        elif verdict == "neither":
-            circuit.neither(permit)
-        else:
-            settled = permit.state != CLOSED
-            if settled:
-                circuit.success(permit)
-                if circuit.changes:
-                    self._tell(circuit, call)
-            hook = functools.partial(self._body_ended, circuit, permit, settled)
-            watch(response, call, self.flavor).on_end(hook)
-        return response
+        return permit
 
-    def _body_ended(
+    def _succeeded(self, circuit: Circuit, permit: Era, call: Call, response: Any) -> None:
+        """At the headers: a probe is settled, an ordinary attempt when its body has ended."""
+        probe = permit.state != CLOSED
+        if probe:
+            circuit.success(permit)
+            if circuit.changes:
+                self._tell(circuit, call)
+
+        def ended(call: Call, error: BaseException | None, complete: bool) -> None:
+            if complete:
+                if not probe:
+                    circuit.success(permit)
+            elif isinstance(error, self.flavor.TransportError):
+                self._failed(
+                    circuit, permit, call, f"{type(error).__name__} in the body", error, settled=probe
+                )
+            # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
+
+        watch(response, call, self.flavor).on_end(ended)
+
+    def _failed(
         self,
         circuit: Circuit,
         permit: Era,
-        settled: bool,
         call: Call,
-        error: BaseException | None,
-        complete: bool,
+        cause: str,
+        error: Exception | None = None,
+        *,
+        settled: bool = False,
     ) -> None:
-        if complete:
-            if not settled:
-                circuit.success(permit)
-        elif isinstance(error, self.flavor.TransportError):
-            circuit.failure(permit, f"{type(error).__name__} in the body", error, settled=settled)
-            self._after_failure(circuit, call)
-        # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
+        circuit.failure(permit, cause, error, settled=settled)
+        call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
+        if circuit.changes:
+            self._tell(circuit, call)
 
     def _settle_error(self, circuit: Circuit, permit: Era, call: Call, error: BaseException) -> None:
         if self._is_failure(call, error):
             name = "deadline" if not isinstance(error, Exception) else type(error).__name__
-            circuit.failure(permit, name, error if isinstance(error, Exception) else None)
-            self._after_failure(circuit, call)
+            self._failed(circuit, permit, call, name, error if isinstance(error, Exception) else None)
         else:
             circuit.neither(permit)
 
@@ -136,11 +147,6 @@ class BreakerTransport(Layer):
             and call.deadline is not None
             and call.clock.monotonic() >= call.deadline
         )
-
-    def _after_failure(self, circuit: Circuit, call: Call) -> None:
-        call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
-        if circuit.changes:
-            self._tell(circuit, call)
 
     def _circuit(self, request: Any, call: Call) -> Circuit:
         key = self.policy.key

@@ -49,8 +49,8 @@ class LogTransport(Layer):
             self._failed(call, error)
             raise
         status = response.status_code
-        if status >= 400:  # noqa: PLR2004  # HTTP's border between answers and errors
-            level = logging.WARNING if status >= 500 or status == 429 else logging.INFO  # noqa: PLR2004  # as above
+        if status >= 400:  # HTTP's border between answers and errors
+            level = logging.WARNING if status >= 500 or status == 429 else logging.INFO  # as above
             self._log(level, "failed", call, status=status, error=f"HTTP {status}")
         elif call.attempt > 1:
             _emit(
@@ -58,7 +58,14 @@ class LogTransport(Layer):
                 "recovered",
                 "%s %s succeeded in attempt %s of %s",
                 (call.platform, call.operation, call.attempt, call.max_attempts),
-                _fields(call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id),
+                _fields(
+                    call.platform,
+                    call.operation,
+                    call.attempt,
+                    call.max_attempts,
+                    status,
+                    call.correlation_id,
+                ),
             )
         watch(response, call, self.flavor).on_end(self._body_ended)
         return response
@@ -70,14 +77,18 @@ class LogTransport(Layer):
     def _failed(self, call: Call, error: Exception) -> None:
         text = one_line(str(error))
         name = type(error).__name__.removesuffix("_httpx2")
-        self._log(logging.WARNING, "failed", call, status=call.status, error=f"{name}: {text}" if text else name)
+        self._log(
+            logging.WARNING, "failed", call, status=call.status, error=f"{name}: {text}" if text else name
+        )
 
     def _log(self, level: int, event: str, call: Call, *, status: int | None, error: str) -> None:
         _failure(
             level,
             event,
             error,
-            _fields(call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id),
+            _fields(
+                call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id
+            ),
         )
 
     def _observe(self, event: Event) -> None:
@@ -142,9 +153,7 @@ def _fields(  # noqa: PLR0917  # the guide's six fields, in its order
 
 
 def _event_fields(event: Event, max_retries: int | None, status: int | None) -> dict[str, Any]:
-    return _fields(
-        event.platform, event.operation, event.attempt, max_retries, status, event.correlation_id
-    )
+    return _fields(event.platform, event.operation, event.attempt, max_retries, status, event.correlation_id)
 
 
 def _failure(level: int, event: str, error: str, fields: dict[str, Any], **more: Any) -> None:
@@ -163,7 +172,9 @@ def _emit(level: int, event: str, message: str, args: tuple[Any, ...], fields: d
         logger.log(level, message, *args, extra={"event": event, **fields})
 
 
-def configure_logging(*, json: bool = True, level: int | str = "INFO", stream: TextIO | None = None) -> logging.Handler:
+def configure_logging(
+    *, json: bool = True, level: int | str = "INFO", stream: TextIO | None = None
+) -> logging.Handler:
     """Write the records of `aragora_transport` to `stream` (default stderr), as JSON lines unless told not to.
 
     Calling it again replaces the handler of the time before. Returns the handler.
@@ -174,7 +185,9 @@ def configure_logging(*, json: bool = True, level: int | str = "INFO", stream: T
         from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415  # not loaded by who brings handlers
 
         handler.setFormatter(
-            JsonFormatter(["levelname", "name", "message"], timestamp=True, rename_fields={"levelname": "level"})
+            JsonFormatter(
+                ["levelname", "name", "message"], timestamp=True, rename_fields={"levelname": "level"}
+            )
         )
     else:
         shape = "%(asctime)s %(levelname)s %(message)s [%(correlation_id)s]"

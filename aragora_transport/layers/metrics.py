@@ -109,7 +109,7 @@ class MetricsTransport(Layer):
             self._child(metrics.attempts, platform, operation, status).inc()
         if call.attempt > 1:
             self._child(metrics.retries, platform, operation).inc(call.attempt - 1)
-            if status.isdigit() and int(status) < 400:  # noqa: PLR2004  # not an HTTP error
+            if status.isdigit() and int(status) < 400:  # not an HTTP error
                 self._child(metrics.retry_successes, platform, operation).inc()
         allowed = call.gates_passed - call.gates_blocked
         if allowed > 0:
@@ -207,11 +207,11 @@ _sets_lock = threading.Lock()
 
 def metric_set(registry: CollectorRegistry | None = None) -> MetricSet:
     """The one metric set of a registry; a second one would be refused by it as a duplicate."""
-    if registry is None:
-        from prometheus_client import REGISTRY as registry  # noqa: PLC0415, N811  # not loaded by who has no metrics
+    from prometheus_client import REGISTRY  # noqa: PLC0415  # not loaded by those who switch metrics off
 
+    chosen = REGISTRY if registry is None else registry
     with _sets_lock:
-        known = _sets.get(registry)
+        known = _sets.get(chosen)
         if known is None:
-            known = _sets[registry] = MetricSet(registry)
+            known = _sets[chosen] = MetricSet(chosen)
         return known

@@ -60,7 +60,7 @@ class RateLimitTransport(Layer):
             await self._wait(gate, key, request, call)
         call.gates_passed += 1
         response = await self.below.handle_async_request(request)
-        if response.status_code == 429 or not self._profile.plain:  # noqa: PLR2004  # Too Many Requests
+        if response.status_code == 429 or not self._profile.plain:  # Too Many Requests
             judged = await judge(self._profile, response, call, self.flavor)
             if judged.limited and judged.wait is not None:
                 call.gate_opens = self._gates.close(key, judged.wait)

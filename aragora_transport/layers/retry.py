@@ -87,7 +87,7 @@ class RetryTransport(Layer):
             outcome = _Outcome(error=error)
         else:
             judged = None
-            if response.status_code >= 400 or not self.profile.plain:  # noqa: PLR2004  # an HTTP error
+            if response.status_code >= 400 or not self.profile.plain:  # an HTTP error
                 judged = await judge(self.profile, response, call, self.flavor)
             outcome = _Outcome(response=response, judged=judged)
             if self.budget is not None and not self.budget.full and outcome.earns:
@@ -200,8 +200,8 @@ class _Resending:
         if isinstance(outcome.error, _REFUSALS):
             # It was not sent, so the one before it was the last attempt.
             call.attempt -= 1
-            reason = "circuit_open" if isinstance(outcome.error, errors.CircuitOpenError) else "rate_limited"
-            self._end_early(reason)
+            refused = isinstance(outcome.error, errors.CircuitOpenError)
+            self._end_early("circuit_open" if refused else "rate_limited")
             return self._outcome
         self._paid = False
         self._outcome = outcome

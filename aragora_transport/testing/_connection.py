@@ -12,6 +12,7 @@ import hashlib
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -155,23 +156,23 @@ class Connection:
             keep_body=keep_body,
         )
 
-    async def read_body(self, request: ReceivedRequest, *, at_most: int) -> None:
-        """Read the body into the request, up to the given number of bytes."""
-        if "transfer-encoding" not in request.headers:
-            length = _length(request.headers.get("content-length", "0"), base=10)
-            await self._take(request, min(length, at_most))
-            request.complete = length <= at_most
-            return
-        while request.body_size < at_most:
+    async def read_body(self, headers: httpx.Headers, feed: Callable[[bytes], None], *, at_most: int) -> bool:
+        """Feed the body piece by piece, up to the given number of bytes; True when that was all of it."""
+        if "transfer-encoding" not in headers:
+            length = _length(headers.get("content-length", "0"), base=10)
+            await self._take(min(length, at_most), feed)
+            return length <= at_most
+        while at_most > 0:
             size = _length((await self._read_until(b"\r\n")).partition(b";")[0], base=16)
             if size == 0:
                 while await self._read_until(b"\r\n"):
                     pass  # trailers
-                request.complete = True
-                return
-            await self._take(request, min(size, at_most - request.body_size))
-            if request.body_size < at_most:
+                return True
+            await self._take(min(size, at_most), feed)
+            at_most -= size
+            if at_most > 0:
                 await self._read_until(b"\r\n")
+        return False
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -187,13 +188,13 @@ class Connection:
         """Close; with a FIN, unless bytes of the client's lie unread."""
         self._sock.close()
 
-    async def _take(self, request: ReceivedRequest, size: int) -> None:
+    async def _take(self, size: int, feed: Callable[[bytes], None]) -> None:
         while size > 0:
             if not self._buffer:
                 await self._receive()
             piece = bytes(self._buffer[:size])
             del self._buffer[:size]
-            request.feed(piece)
+            feed(piece)
             size -= len(piece)
 
     async def _read_until(self, end: bytes) -> bytes:

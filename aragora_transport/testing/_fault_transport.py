@@ -46,9 +46,7 @@ class Faults:
 
     def shares(self) -> dict[str, float]:
         """Each fault with its share."""
-        named = {
-            name: getattr(self, name) for name in ("connect", "read", "truncated", "stalled", "delayed")
-        }
+        named = {name: getattr(self, name) for name in ("connect", "read", "truncated", "stalled", "delayed")}
         return {**named, **{str(status): share for status, share in self.statuses.items()}}
 
 

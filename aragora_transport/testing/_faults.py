@@ -134,12 +134,18 @@ def server_sent_events(*events: str, interval: float = 0.0) -> Answer:
 
 
 def close_without_reading() -> Wire:
-    """Close as soon as a request begins to come in, with all of it unread; it is not recorded."""
+    """Close as soon as a request begins to come in, with all of it unread; it is not recorded.
+
+    The kernel turns this into a reset. A client that is still writing may see it as a disconnection.
+    """
     return Wire(reads="nothing")
 
 
 def reset_while_reading_request(*, after_bytes: int = 0) -> Wire:
-    """Read the headers and so many bytes of the body, then reset the connection."""
+    """Read the headers and so many bytes of the body, then reset the connection.
+
+    A client that has written everything by then sees a reset, one that still writes may see a disconnection.
+    """
     return Wire(reads=after_bytes, end="reset")
 
 

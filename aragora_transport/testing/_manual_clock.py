@@ -154,4 +154,3 @@ class ManualClock(Clock):
 
     def __repr__(self) -> str:
         return f"<ManualClock {self._now:g} s, {self._calls} calls, {len(self._parked)} parked>"
-

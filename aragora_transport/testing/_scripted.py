@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -136,7 +136,8 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     async def pause(self, seconds: float, request: Any, *, blocking: bool) -> None:
         """Keep the client waiting, as long as its own read timeout allows."""
-        read = (request.extensions.get("timeout") or {}).get("read")
+        timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
+        read = timeouts.get("read")
         if read is None or seconds <= read:
             if seconds > 0:
                 await self._clock.sleep(seconds, blocking=blocking)
@@ -144,14 +145,14 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         await self._clock.sleep(read, blocking=blocking)
         raise self.flavor.module.ReadTimeout("scripted", request=request)
 
-    async def __aenter__(self) -> ScriptedTransport:
+    async def __aenter__(self) -> Self:
         self.opened += 1
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.closed += 1
 
-    def __enter__(self) -> ScriptedTransport:
+    def __enter__(self) -> Self:
         self.opened += 1
         return self
 
@@ -221,12 +222,12 @@ def _error(error: Any, request: Any) -> Exception:
     return made
 
 
-def _check(step: Any) -> None:
-    if isinstance(step, int) and not isinstance(step, bool) and 100 <= step <= 599:  # noqa: PLR2004  # statuses
+def _check(step: object) -> None:
+    if isinstance(step, int) and not isinstance(step, bool) and 100 <= step <= 599:  # statuses
         return
     if isinstance(step, Reply | Hang | Exception) or (isinstance(step, type) and issubclass(step, Exception)):
         return
-    if callable(step) and not isinstance(step, type):
+    if not isinstance(step, type) and callable(step):
         return
     raise TypeError(
         f"{step!r} is no step of a script: use a status from 100 to 599, Reply(...), Hang(), an error, "

@@ -12,7 +12,7 @@ import itertools
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self
 
@@ -125,7 +125,7 @@ class FaultServer:
             return len(self._connections)
 
     def wait_for_requests(self, count: int, *, timeout: float = 10.0) -> None:
-        """Wait until the headers of that many requests, counted from the start, were read."""
+        """Wait until there are that many `requests`, counted from the start."""
         self.wait_until(lambda: len(self._requests) >= count, timeout=timeout)
 
     def wait_for_idle(self, *, timeout: float = 10.0) -> None:
@@ -133,7 +133,7 @@ class FaultServer:
         self.wait_until(lambda: self._unfinished == 0, timeout=timeout)
 
     def wait_until(self, condition: Callable[[], bool], *, timeout: float = 10.0) -> None:
-        """Wait until the condition holds, looked at when anything changes here; TimeoutError if not in time.
+        """Wait until the condition holds, looked at when a record changes; TimeoutError if not in time.
 
         `server.wait_until(lambda: server.open_connections == 0)`
         """
@@ -144,6 +144,15 @@ class FaultServer:
                     f"{self._unfinished} of them unfinished, "
                     f"{len(self._connections)} of {self._accepted} connections open"
                 )
+
+    @contextlib.contextmanager
+    def _change(self) -> Generator[None]:
+        with self._changed:
+            yield
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = self._error or error
 
     def _run(self, listener: socket.socket) -> None:
         # The runner cancels what still runs when `_listen` returns: every connection, wherever it waits.
@@ -157,21 +166,19 @@ class FaultServer:
 
     def _accept(self, listener: socket.socket) -> None:
         sock, _ = listener.accept()
-        with self._changed:
+        with self._change():
             self._accepted += 1
             connection = Connection(sock, number=self._accepted, loop=self._loop)
             task = self._loop.create_task(self._converse(connection))
             self._connections[task] = connection
-            self._changed.notify_all()
         task.add_done_callback(self._hang_up)
 
     def _hang_up(self, task: asyncio.Task[None]) -> None:
         """Close here rather than in the task, which may be cancelled before its first step."""
-        with self._changed:
+        with self._change():
             self._connections.pop(task).close()
-            self._changed.notify_all()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._error = error
+            self._fail(error)
 
     async def _converse(self, connection: Connection) -> None:
         """Serve one request after another until either side ends the connection."""
@@ -181,7 +188,7 @@ class FaultServer:
         except ConnectionError:
             pass
         except BadRequestError as error:
-            self._error = error
+            self._fail(error)
             with contextlib.suppress(ConnectionError):
                 await self._send(connection, _failure(400, error).wire("GET"))
 
@@ -191,22 +198,28 @@ class FaultServer:
         if reads == "nothing":
             return False
         request = await connection.read_head(keep_body=self._keep_body)
-        with self._changed:
+        with self._change():
             self._requests.append(request)
             self._unfinished += 1
-            self._changed.notify_all()
+
+        def feed(piece: bytes) -> None:
+            with self._change():
+                request.feed(piece)
+
         try:
-            await connection.read_body(request, at_most=sys.maxsize if reads == "all" else reads)
+            at_most = sys.maxsize if reads == "all" else reads
+            complete = await connection.read_body(request.headers, feed, at_most=at_most)
+            with self._change():
+                request.complete = complete
             wire = self._decide(step, request)
             await self._send(connection, wire)
         except ConnectionError:
             request.client_closed_early = True
             raise
         finally:
-            with self._changed:
+            with self._change():
                 request.finished = True
                 self._unfinished -= 1
-                self._changed.notify_all()
         return wire.end == "keep" and request.headers.get("connection", "").lower() != "close"
 
     def _decide(self, step: Step, request: ReceivedRequest) -> Wire:
@@ -219,7 +232,7 @@ class FaultServer:
                     return step.wire(request.method)
                 step = step(request)
         except Exception as error:  # noqa: BLE001 - it is the test's own, and raised when the server closes
-            self._error = error
+            self._fail(error)
             return _failure(500, error).wire(request.method)
 
     async def _send(self, connection: Connection, wire: Wire) -> None:

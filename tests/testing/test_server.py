@@ -38,10 +38,8 @@ from aragora_transport.testing._server import FaultServer
 
 AN_HOUR = 3600.0
 PATIENT = httpx.Timeout(30)
-BROKEN_UPLOAD = (
-    httpx.ReadError,
-    httpx.RemoteProtocolError,
-)  # as the client was already reading or still writing
+# which of them depends on whether the client was still writing when the connection broke
+BROKEN_UPLOAD = (httpx.ReadError, httpx.RemoteProtocolError)
 
 
 def a_client(timeout=PATIENT, **options):
@@ -50,6 +48,11 @@ def a_client(timeout=PATIENT, **options):
 
 def an_async_client(timeout=PATIENT, **options):
     return httpx.AsyncClient(timeout=timeout, trust_env=False, **options)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
 
 
 @pytest.fixture
