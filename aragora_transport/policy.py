@@ -6,6 +6,7 @@ A policy never sleeps and never counts; the layer that is given it does. All tim
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -21,6 +22,8 @@ _JITTERS = ("guide", "full", "decorrelated")
 _RESEND_UNSAFE = ("statuses", "unprocessed", "always")
 _CIRCUIT_KEYS = ("platform", "host", "operation")
 _ATTEMPT = 30.0  # seconds; the guide's request_timeout
+
+_short = reprlib.repr  # a message that shows what was passed stays readable whatever that is
 
 
 def _number(  # one place for what "a sane number" means, so that every message reads alike
@@ -44,24 +47,32 @@ def _number(  # one place for what "a sane number" means, so that every message 
         wanted += f" and at most {at_most:g}"
     if optional:
         wanted += ", or None"
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if (
-        not good
-        or (above is not None and not value > above)  # type: ignore[operator]  # narrowed by `good`
+        not _is_finite(value)
+        or (above is not None and not value > above)  # type: ignore[operator]  # it is a number
         or (at_least is not None and not value >= at_least)  # type: ignore[operator]  # as above
         or (at_most is not None and not value <= at_most)  # type: ignore[operator]  # as above
     ):
-        raise ValueError(f"{owner}({name}={value!r}): {name} must be {wanted}")
+        raise ValueError(f"{owner}({name}={_short(value)}): {name} must be {wanted}")
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _count(owner: str, name: str, value: object, *, at_least: int = 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ValueError(f"{owner}({name}={value!r}): {name} must be a whole number of at least {at_least}")
+        raise ValueError(
+            f"{owner}({name}={_short(value)}): {name} must be a whole number of at least {at_least}"
+        )
 
 
 def _choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{owner}({name}={value!r}): {name} must be one of {', '.join(choices)}")
+        raise ValueError(f"{owner}({name}={_short(value)}): {name} must be one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,15 +155,21 @@ class RetryPolicy:
         _choice(owner, "jitter", self.jitter, _JITTERS)
         _choice(owner, "resend_unsafe", self.resend_unsafe, _RESEND_UNSAFE)
         object.__setattr__(self, "statuses", _statuses(owner, self.statuses))
+        if self.budget is not None and not isinstance(self.budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
+            raise ValueError(f"{owner}(budget={_short(self.budget)}): budget must be a RetryBudget or None")
         if self.wait is not None and not callable(self.wait):
-            raise ValueError(f"{owner}(wait={self.wait!r}): wait must be a tenacity wait strategy or None")
+            raise ValueError(
+                f"{owner}(wait={_short(self.wait)}): wait must be a tenacity wait strategy or None"
+            )
 
 
 def _statuses(owner: str, values: Iterable[int]) -> frozenset[int]:
     try:
         statuses = frozenset(values)
     except TypeError:
-        raise ValueError(f"{owner}(statuses={values!r}): statuses must be a set of HTTP statuses") from None
+        raise ValueError(
+            f"{owner}(statuses={_short(values)}): statuses must be a set of HTTP statuses"
+        ) from None
     wrong = [s for s in statuses if not isinstance(s, int) or not 100 <= s <= 599]  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
     if wrong:
         raise ValueError(f"{owner}(statuses=...): {wrong[0]!r} is not an HTTP status from 100 to 599")
@@ -243,6 +260,12 @@ class Policy:
     """What the whole stack does. A field set to `None` (or `False`) removes its layer.
 
     `Policy()` is the guide's numbers; `Policy.recommended()` is what this project advises.
+
+    `timeout`: limits on an attempt, a call and the silence of a body.
+    `retry`: what is sent again, when and how often.
+    `breaker`: when the platform is left alone for a while.
+    `rate_limit`: gates that a 429 closes for every caller.
+    `metrics`, `log`: whether calls are counted and logged.
     """
 
     timeout: TimeoutPolicy | None = field(default_factory=TimeoutPolicy)
@@ -262,7 +285,7 @@ class Policy:
         for name, kind in kinds.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise ValueError(f"Policy({name}={value!r}): {name} must be a {kind.__name__} or None")
+                raise ValueError(f"Policy({name}={_short(value)}): {name} must be a {kind.__name__} or None")
         for name in ("metrics", "log"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"Policy({name}={getattr(self, name)!r}): {name} must be True or False")  # noqa: TRY004  # as all that is wrong with a policy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from aragora_transport.layers.logs import configure_logging
 from prometheus_client import CollectorRegistry, write_to_textfile
+
+from aragora_transport.layers.logs import configure_logging
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,11 +26,12 @@ class Files:
         directory = Path(tempfile.mkdtemp(prefix="aragora-transport-demo-"))
         self.paths = {"metrics": str(directory / "metrics.prom"), "logs": str(directory / "log.jsonl")}
         self._log = Path(self.paths["logs"]).open("w", encoding="utf-8", buffering=1)
-        configure_logging(json=True, stream=self._log)
+        self._handler = configure_logging(json=True, stream=self._log)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         write_to_textfile(self.paths["metrics"], self.registry)
+        logging.getLogger("aragora_transport").removeHandler(self._handler)
         self._log.close()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aragora_transport.cli._demo_state import Run
     from aragora_transport.cli._demo_view import View
+    from aragora_transport.stack import Stack
 
 INTERRUPTED = 130
 POLICIES = {"guide": Policy, "recommended": Policy.recommended}
@@ -78,7 +79,7 @@ async def _first_of(*tasks: asyncio.Task[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _watch(run: Run, view: View, server: FlakyServer, transport: Any, started: float) -> None:
+async def _watch(run: Run, view: View, server: FlakyServer, transport: Stack, started: float) -> None:
     """Keep the view up to date; ends only by cancellation, or because the server is gone."""
     while True:
         run.elapsed = time.monotonic() - started
@@ -92,7 +93,7 @@ async def _watch(run: Run, view: View, server: FlakyServer, transport: Any, star
 @asynccontextmanager
 async def _callers(
     run: Run, server: FlakyServer, files: Files
-) -> AsyncGenerator[tuple[dict[str, Caller], Any], None]:
+) -> AsyncGenerator[tuple[dict[str, Caller], Stack], None]:
     transport = resilient(
         "demo",
         _network(),

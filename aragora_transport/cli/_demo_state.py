@@ -10,6 +10,7 @@ from aragora_transport.cli._demo_server import LaneReport
 from aragora_transport.cli._demo_traffic import Tally
 from aragora_transport.cli._flaky_api import LANES, phase_at
 from aragora_transport.events import (
+    AttemptFinished,
     CircuitChanged,
     RateLimitWaited,
     RetryRefused,
@@ -44,10 +45,10 @@ class Activity:
     def __call__(self, event: Event) -> None:
         """Observe one event."""
         match event:
-            case RetryScheduled():
-                self.retries += 1
-                if not event.told:  # a told wait is the gate's, which tells of it itself
-                    self._wait(event.wait)
+            case AttemptFinished(attempt=attempt):
+                self.retries += attempt > 1
+            case RetryScheduled(told=False):  # a told wait is the gate's, which tells of it itself
+                self._wait(event.wait)
             case RateLimitWaited(refused=False):
                 self._wait(event.seconds)
             case RetryRefused():

@@ -94,16 +94,22 @@ def test_times_are_in_the_unit_that_fits() -> None:
     ]
 
 
+def test_activity_counts_what_was_sent_again() -> None:
+    activity = Activity()
+    for attempt in (1, 2, 3):
+        activity(AttemptFinished(**EVERY | {"attempt": attempt}, status=503, error=None, seconds=0.1))
+    assert activity.retries == 2
+
+
 def test_activity_counts_each_wait_once() -> None:
     activity = Activity()
     failed = {"status": 429, "error": None, "max_attempts": 4}
-    activity(AttemptFinished(**EVERY, status=429, error=None, seconds=0.1))
     activity(RetryScheduled(**EVERY, **failed, wait=0.5, told=False))
     activity(RetryScheduled(**EVERY, **failed, wait=1.0, told=True))  # the gate tells of this one
     activity(RateLimitWaited(**EVERY, key="demo", seconds=1.0, refused=False))
     activity(RateLimitWaited(**EVERY, key="demo", seconds=90.0, refused=True))
     activity(RetryRefused(**EVERY, **failed, wait=None, reason="budget"))
-    assert (activity.retries, activity.waits, activity.waited) == (2, 2, 1.5)
+    assert (activity.waits, activity.waited) == (2, 1.5)
     assert activity.refused == {"budget": 1}
 
 
