@@ -7,14 +7,18 @@ keeping a record keeps nothing else alive.
 
 from __future__ import annotations
 
+import reprlib
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
+from aragora_transport._body import watch
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
 from aragora_transport.correlation import current, new_id
+from aragora_transport.events import CallFinished
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
 CALL = "aragora_transport.call"
+_LONGEST = sys.float_info.max  # seconds: more than this cannot be added to a clock's reading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,19 +45,31 @@ class CallOptions:
 
     def __post_init__(self) -> None:
         for name in ("total_timeout", "attempt_timeout"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-                raise ValueError(f"call_options({name}={value!r}): {name} must be seconds above 0, or None")
+            value: Any = getattr(self, name)
+            if value is not None and not (_is_number(value, int | float) and 0 < value <= _LONGEST):
+                raise _refused(name, value, "seconds above 0, or None")
         most: Any = self.max_attempts
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise ValueError(f"call_options(max_attempts={most!r}): it must be a whole number of at least 1")
+        if most is not None and not (_is_number(most, int) and most >= 1):
+            raise _refused("max_attempts", most, "a whole number of at least 1, or None")
+        idempotent: Any = self.idempotent
+        if idempotent is not None and not isinstance(idempotent, bool):
+            raise _refused("idempotent", idempotent, "True, False or None")
         for name in ("operation", "rate_key"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
-                raise ValueError(f"call_options({name}={value!r}): {name} must be a name, or None")
+                raise _refused(name, value, "a name, or None")
+
+
+def _is_number(value: object, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _refused(name: str, value: object, wanted: str) -> ValueError:
+    return ValueError(f"call_options({name}={reprlib.repr(value)}): {name} must be {wanted}")
 
 
 _NO_OPTIONS = CallOptions()
+_UNSENT = ("CircuitOpenError", "RateLimitedError")  # refused by layers of ours: no attempt was made
 
 
 def call_options(
@@ -201,6 +218,8 @@ class Call:
         """Every attempt so far, the first one first."""
         if len(self.history) >= self.attempt or (self.status is None and self.error is None):
             return self.history
+        if self.error in _UNSENT:
+            return self.history
         ended = self.ended if self.ended is not None else self.clock.monotonic()
         last = Attempt(
             status=self.status,
@@ -262,7 +281,10 @@ class CallScope(httpx.AsyncBaseTransport):
         extensions: dict[str, Any] = request.extensions
         options = extensions.get(RECORD, _NO_OPTIONS)
         if type(options) is not CallOptions:
-            raise TypeError(f"extensions[{RECORD!r}] is {options!r}; make it by call_options(...)")
+            raise TypeError(
+                f"extensions[{RECORD!r}] is {reprlib.repr(options)}, but it must be what call_options() "
+                "makes: pass extensions=call_options(...), or {**call_options(...), ...} beside others"
+            )
         operation = options.operation or request.method
         clock = self.clock
         call = Call(self.platform, operation, options, clock, self.blocking, self._observers)
@@ -274,6 +296,8 @@ class CallScope(httpx.AsyncBaseTransport):
         except BaseException as error:
             call.ended = clock.monotonic()
             call.error = type(error).__name__
+            if self._observers:
+                _finished(call, error, complete=False)
             raise
         finally:
             # A redirect copies the extensions and an auth flow sends the same request again: both are
@@ -284,6 +308,8 @@ class CallScope(httpx.AsyncBaseTransport):
         call.ended = clock.monotonic()  # until the body ends
         call.status = response.status_code
         response.extensions[RECORD] = call
+        if self._observers:
+            watch(response, call, self.flavor).on_end(_finished)
         return response
 
     async def __aenter__(self) -> Self:
@@ -300,3 +326,14 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.top.aclose()
+
+
+def _finished(call: Call, error: BaseException | None, complete: bool) -> None:
+    call.emit(
+        CallFinished,
+        status=call.status,
+        error=None if error is None else type(error).__name__,
+        seconds=call.total_seconds,
+        attempts=len(call.attempts),
+        complete=complete,
+    )

@@ -68,6 +68,8 @@ class DeadlineTransport(Layer):
         except BaseException as error:
             if alarm.stop(error):
                 raise self._too_late(call) from None
+            if self._ran_out(call, error):
+                raise self._too_late(call) from error
             raise
         alarm.stop()
         return response
@@ -77,9 +79,18 @@ class DeadlineTransport(Layer):
         try:
             return await self.below.handle_async_request(request)
         except self.flavor.TimeoutException as error:
-            if call.clock.monotonic() < call.deadline or isinstance(error, self.flavor.DeadlineExceededError):
-                raise
-            raise self._too_late(call) from error
+            if self._ran_out(call, error):
+                raise self._too_late(call) from error
+            raise
+
+    def _ran_out(self, call: Call, error: BaseException) -> bool:
+        """Whether one of httpx's phases ended because it had been shortened to what was left."""
+        assert call.deadline is not None  # noqa: S101  # as above
+        return (
+            isinstance(error, self.flavor.TimeoutException)
+            and not isinstance(error, self.flavor.DeadlineExceededError)
+            and call.clock.monotonic() >= call.deadline
+        )
 
     def _too_late(self, call: Call) -> Exception:
         return self.flavor.DeadlineExceededError(

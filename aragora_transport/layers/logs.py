@@ -76,7 +76,7 @@ class LogTransport(Layer):
 
     def _failed(self, call: Call, error: Exception) -> None:
         text = one_line(str(error))
-        name = type(error).__name__.removesuffix("_httpx2")
+        name = type(error).__name__
         self._log(
             logging.WARNING, "failed", call, status=call.status, error=f"{name}: {text}" if text else name
         )

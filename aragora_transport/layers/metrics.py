@@ -157,7 +157,7 @@ def error_label(error: BaseException) -> str:
 
 
 def _label(error_name: str) -> str:
-    return _ERROR_LABELS.get(error_name.removesuffix("_httpx2"), "error")
+    return _ERROR_LABELS.get(error_name, "error")
 
 
 class MetricSet:

@@ -85,6 +85,8 @@ class TimeoutTransport(Layer):
         except BaseException as error:
             if alarm.stop(error):
                 raise self._too_late(call, seconds) from None
+            if isinstance(error, self.flavor.TimeoutException) and call.clock.monotonic() >= due:
+                raise self._too_late(call, seconds) from error  # a phase that had been shortened rang first
             raise
         alarm.stop()
         return response
