@@ -69,8 +69,10 @@ class BreakerTransport(Layer):
             response = await self.below.handle_async_request(request)
             judged = SUCCESS
             if response.status_code >= 400 or not self._profile.plain:  # an HTTP error
+                call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
                 judged = await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
+            call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
         cause = str(response.status_code)
@@ -126,7 +128,6 @@ class BreakerTransport(Layer):
         settled: bool = False,
     ) -> None:
         circuit.failure(permit, cause, error, settled=settled)
-        call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
         if circuit.changes:
             self._tell(circuit, call)
 

@@ -8,6 +8,7 @@ is the only file that imports tenacity.
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -386,7 +387,10 @@ def _last_outcome(state: Any) -> _Outcome:
 
 def _is_tls_verification(error: BaseException) -> bool:
     cause: BaseException | None = error
-    while cause is not None:
+    handled = (
+        sys.exception()
+    )  # the caller may try elsewhere because of it; our error only came in its context
+    while cause is not None and cause is not handled:
         if type(cause).__name__ == "SSLCertVerificationError":
             return True
         cause = cause.__cause__ or cause.__context__

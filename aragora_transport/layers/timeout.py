@@ -62,6 +62,8 @@ class TimeoutTransport(Layer):
         finally:
             if theirs is not None:
                 request.extensions["timeout"] = theirs
+            else:
+                request.extensions.pop("timeout", None)  # ours, or the next attempt takes it for theirs
         body = watch(response, call, self.flavor)
         body.idle, body.alarms = idle, self._alarms
         if call.blocking:
