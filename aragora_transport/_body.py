@@ -79,7 +79,8 @@ class _AsyncBody(_Body):
     _chunks: Any = None
 
     def __aiter__(self) -> _AsyncBody:
-        self._chunks = self.inner.__aiter__()
+        if self._chunks is None:  # who read the beginning asks again for the rest
+            self._chunks = self.inner.__aiter__()
         return self
 
     async def __anext__(self) -> bytes:

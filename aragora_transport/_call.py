@@ -69,7 +69,6 @@ def _refused(name: str, value: object, wanted: str) -> ValueError:
 
 
 _NO_OPTIONS = CallOptions()
-_UNSENT = ("CircuitOpenError", "RateLimitedError")  # refused by layers of ours: no attempt was made
 
 
 def call_options(
@@ -106,7 +105,8 @@ def call_options(
 class Attempt:
     """One send of a call.
 
-    `status` or `error` (the class's name): what came back. `seconds`: until then.
+    `status` or `error` (the class's name): what came back; both, where an answer whose status tells of no
+    failure holds one, by the platform's own code for it. `seconds`: until then.
     `wait`: seconds between it and the next send; on the last one what the platform asked to wait
     and nobody waited, else 0.
     """
@@ -151,8 +151,10 @@ class Call:
         "ended",
         "error",
         "gate_opens",
+        "gated",
         "gates_blocked",
         "gates_passed",
+        "hidden",
         "history",
         "interrupter",
         "max_attempts",
@@ -188,12 +190,14 @@ class Call:
         self.history: tuple[Attempt, ...] = ()  # the attempts before the present one
         self.status: int | None = None
         self.error: str | None = None
+        self.hidden: str | None = None  # the failure inside an answer whose status tells of none
         self.retry_after: float | None = None  # a wait the platform asked for that ended the call
         self.deadline: float | None = None  # when the clock reads this, the call is over
         self.total: float | None = None  # the limit that the deadline came from, for error messages
         self.gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
-        self.gates_passed = 0
-        self.gates_blocked = 0
+        self.gates_passed = 0  # attempts that were let through, at once or after a wait
+        self.gates_blocked = 0  # attempts that were held or refused
+        self.gated = False  # the present attempt is held at a gate, or was refused there
         self.interrupter: Interrupter | None = None
         self._scope_id = current.get()
         self._id: str | None = None
@@ -218,12 +222,12 @@ class Call:
         """Every attempt so far, the first one first."""
         if len(self.history) >= self.attempt or (self.status is None and self.error is None):
             return self.history
-        if self.error in _UNSENT:
-            return self.history
+        if self.gated or self.error == "CircuitOpenError":
+            return self.history  # layers of ours held or refused the last one: it was never sent
         ended = self.ended if self.ended is not None else self.clock.monotonic()
         last = Attempt(
             status=self.status,
-            error=None if self.status is not None else self.error,
+            error=self.hidden if self.status is not None else self.error,
             seconds=max(0.0, ended - self.attempt_began),
             wait=self.retry_after or 0.0,
         )

@@ -85,9 +85,9 @@ def _build(
     if policy.timeout is not None:
         transport = DeadlineTransport(transport, policy=policy.timeout, alarms=state.alarms, **common)
     if policy.metrics:
-        transport = MetricsTransport(transport, registry=registry, **common)
+        transport = MetricsTransport(transport, registry=registry, profile=profile, **common)
     if policy.log:
-        transport = LogTransport(transport, **common)
+        transport = LogTransport(transport, profile=profile, **common)
     return transport
 
 

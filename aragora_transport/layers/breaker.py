@@ -61,7 +61,7 @@ class BreakerTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, BreakerTransport.handle_async_request)
         circuit = self._circuit(request, call)
         permit = self._admit(circuit, request, call)
         began = call.clock.monotonic()
@@ -75,7 +75,7 @@ class BreakerTransport(Layer):
             call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
-        cause = str(response.status_code)
+        cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
         if slow is not None and judged.verdict == "success" and call.clock.monotonic() - began > slow:
             judged, cause = FAILURE, f"{cause} after more than {slow:g} s"

@@ -44,7 +44,7 @@ class DeadlineTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, DeadlineTransport.handle_async_request)
         total = call.options.total_timeout or self.policy.total
         if total is None:
             return await self.below.handle_async_request(request)

@@ -17,13 +17,15 @@ from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused
 from aragora_transport.layers._layer import Layer
+from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from aragora_transport._call import Call
+    from aragora_transport._call import Attempt, Call
     from aragora_transport._clock import Clock
     from aragora_transport.events import Event
+    from aragora_transport.profile import Profile
 
 BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 MAX_OPERATIONS = 100  # names per platform; more become "other"
@@ -62,11 +64,14 @@ class MetricsTransport(Layer):
         below: Any,
         *,
         registry: CollectorRegistry | None = None,
+        profile: Profile = PLAIN,
         platform: str = "default",
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
+        self._profile = profile
         self.metrics = metric_set(registry)
+        self._telemetry_errors = self.metrics.telemetry_errors.labels("metrics")
         self.metrics.circuit_state.labels(platform)  # there from the start, as 0
         self.observer = Observers(self._observe)
         self._lock = threading.Lock()
@@ -76,10 +81,12 @@ class MetricsTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, MetricsTransport.handle_async_request)
         call.observers = (*call.observers, self.observer)
         try:
             response = await self.below.handle_async_request(request)
+            if not self._profile.plain:
+                await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
             self._finish(call, error_label(error))
             raise
@@ -89,13 +96,16 @@ class MetricsTransport(Layer):
 
     def _body_ended(self, call: Call, error: BaseException | None, complete: bool) -> None:
         del complete  # a body closed early by the caller is no failure of the platform's
-        self._finish(call, str(call.status) if error is None else error_label(error))
+        if error is None and call.status is not None:
+            self._finish(call, _status_label(call.status, call.hidden))
+        else:
+            self._finish(call, error_label(error))
 
     def _finish(self, call: Call, status: str) -> None:
         try:
             self._count(call, status)
         except Exception:  # noqa: BLE001  # no failure of telemetry reaches a call
-            self.metrics.telemetry_errors.labels("metrics").inc()
+            self._telemetry_failed()
 
     def _count(self, call: Call, status: str) -> None:
         metrics, platform = self.metrics, call.platform
@@ -103,21 +113,33 @@ class MetricsTransport(Layer):
         self._child(metrics.requests, platform, operation, status).inc()
         self._child(metrics.latency, platform, operation).observe(call.clock.monotonic() - call.began)
         for attempt in call.history:
-            label = str(attempt.status) if attempt.error is None else _label(attempt.error)
-            self._child(metrics.attempts, platform, operation, label).inc()
-        if len(call.history) < call.attempt and status not in ("circuit_open", "rate_limited"):
+            self._child(metrics.attempts, platform, operation, _attempt_label(attempt)).inc()
+        if len(call.history) < call.attempt and not call.gated and status != "circuit_open":
             self._child(metrics.attempts, platform, operation, status).inc()
         if call.attempt > 1:
             self._child(metrics.retries, platform, operation).inc(call.attempt - 1)
-            if status.isdigit() and int(status) < 400:  # not an HTTP error
+            if status.isdigit() and int(status) < 400:  # an answer that is no error
                 self._child(metrics.retry_successes, platform, operation).inc()
-        allowed = call.gates_passed - call.gates_blocked
-        if allowed > 0:
+        # Those that were held and then let through are among the blocked; so is the one a gate holds yet.
+        allowed = call.gates_passed - call.gates_blocked + call.gated
+        if allowed:
             self._child(metrics.rate_limit, platform, "allowed").inc(allowed)
         if call.gates_blocked:
             self._child(metrics.rate_limit, platform, "blocked").inc(call.gates_blocked)
 
+    def _telemetry_failed(self) -> None:
+        try:
+            self._telemetry_errors.inc()
+        except Exception:  # noqa: BLE001, S110  # then nothing can be counted any more
+            pass
+
     def _observe(self, event: Event) -> None:
+        try:
+            self._count_event(event)
+        except Exception:  # noqa: BLE001  # as in _finish
+            self._telemetry_failed()
+
+    def _count_event(self, event: Event) -> None:
         metrics = self.metrics
         if isinstance(event, CircuitChanged):
             self._child(metrics.circuit_state, event.platform).set(_STATES[event.worst])
@@ -145,7 +167,7 @@ class MetricsTransport(Layer):
         return label
 
 
-def error_label(error: BaseException) -> str:
+def error_label(error: BaseException | None) -> str:
     """The `status` label of a call that ended in an error; one of a closed set."""
     if isinstance(error, errors.DeadlineExceededError) and error.limit == "total":
         return "deadline_exceeded"
@@ -156,8 +178,16 @@ def error_label(error: BaseException) -> str:
     return "error"
 
 
-def _label(error_name: str) -> str:
-    return _ERROR_LABELS.get(error_name, "error")
+def _attempt_label(attempt: Attempt) -> str:
+    if attempt.status is None:
+        return _ERROR_LABELS.get(attempt.error or "", "error")
+    return _status_label(attempt.status, attempt.error)
+
+
+def _status_label(status: int, hidden: str | None) -> str:
+    if hidden is not None:
+        return "api_error"
+    return str(status) if status < 600 else "other"  # a server may make up what it likes
 
 
 class MetricSet:

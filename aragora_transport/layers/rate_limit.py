@@ -53,11 +53,13 @@ class RateLimitTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, RateLimitTransport.handle_async_request)
         key = call.options.rate_key or self._key(request, call)
         gate = self._gates.find(key)
         if gate is not None and not gate.idle:
+            call.gated = True  # until it is let through
             await self._wait(gate, key, request, call)
+            call.gated = False
         call.gates_passed += 1
         response = await self.below.handle_async_request(request)
         if response.status_code == 429 or not self._profile.plain:  # Too Many Requests

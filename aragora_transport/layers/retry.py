@@ -61,6 +61,7 @@ class RetryTransport(Layer):
         self.policy = policy
         self.profile = profile
         self.statuses = policy.statuses | profile.retry_statuses
+        self._judges_all = not profile.plain or min(self.statuses, default=400) < 400  # such as 202
         self.rng = rng or random.Random()  # noqa: S311  # jitter, not secrets
         self.alarms = alarms or Alarms(clock)
         if budget is None and policy.budget is not None:
@@ -71,7 +72,7 @@ class RetryTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, RetryTransport.handle_async_request)
         call.max_attempts = call.options.max_attempts or self.policy.max_attempts
         sending = follow(request, call, self.flavor, unsafe_always=self._unsafe_always)
         try:
@@ -88,7 +89,7 @@ class RetryTransport(Layer):
         try:
             response = await self.below.handle_async_request(request)
             judged = None
-            if response.status_code >= 400 or not self.profile.plain:  # an HTTP error
+            if response.status_code >= 400 or self._judges_all:  # an HTTP error
                 judged = await judge(self.profile, response, call, self.flavor)
         except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
             outcome = _Outcome(error=error)
@@ -138,7 +139,9 @@ class _Outcome:
 
     @property
     def error_name(self) -> str | None:
-        return None if self.error is None else type(self.error).__name__
+        if self.error is not None:
+            return type(self.error).__name__
+        return None if self.judged is None else self.judged.hidden(self.response.status_code)
 
     def record(self, call: Call, wait: float) -> Attempt:
         seconds = call.clock.monotonic() - call.attempt_began
@@ -387,9 +390,7 @@ def _last_outcome(state: Any) -> _Outcome:
 
 def _is_tls_verification(error: BaseException) -> bool:
     cause: BaseException | None = error
-    handled = (
-        sys.exception()
-    )  # the caller may try elsewhere because of it; our error only came in its context
+    handled = sys.exception()  # what the caller handles meanwhile is the context of our error, too
     while cause is not None and cause is not handled:
         if type(cause).__name__ == "SSLCertVerificationError":
             return True

@@ -51,7 +51,7 @@ class TimeoutTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, TimeoutTransport.handle_async_request)
         seconds, idle = self._limits(request, call)
         theirs = request.extensions.get("timeout")
         due = self._due(call, seconds)
