@@ -12,7 +12,7 @@ from aragora_transport._alarm import Alarms
 from aragora_transport._body import watch
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DeadlineTransport(Layer):
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("DeadlineTransport(policy=...)", policy, TimeoutPolicy)
         self._alarms = alarms or Alarms(clock)
 
     async def handle_async_request(self, request: Any) -> Any:

@@ -7,6 +7,7 @@ from the call object. Children are cached: `.labels()` costs more than everythin
 from __future__ import annotations
 
 import re
+import reprlib
 import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -237,11 +238,20 @@ _sets_lock = threading.Lock()
 
 def metric_set(registry: CollectorRegistry | None = None) -> MetricSet:
     """The one metric set of a registry; a second one would be refused by it as a duplicate."""
-    from prometheus_client import REGISTRY  # noqa: PLC0415  # not loaded by those who switch metrics off
+    # Not loaded by those who switch metrics off.
+    from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415
 
-    chosen = REGISTRY if registry is None else registry
+    chosen: Any = REGISTRY if registry is None else registry
+    if not isinstance(chosen, CollectorRegistry):
+        raise TypeError(f"registry={reprlib.repr(chosen)} must be a prometheus_client.CollectorRegistry")
     with _sets_lock:
         known = _sets.get(chosen)
         if known is None:
-            known = _sets[chosen] = MetricSet(chosen)
+            try:
+                known = _sets[chosen] = MetricSet(chosen)
+            except ValueError as error:
+                raise ValueError(
+                    f"the registry has a metric by a name of ours already ({error}); give another registry=, "
+                    "or metrics=False in the Policy"
+                ) from error
         return known

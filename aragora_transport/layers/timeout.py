@@ -13,7 +13,7 @@ from aragora_transport._alarm import Alarms
 from aragora_transport._body import watch
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 from aragora_transport.profile import PLAIN
 
@@ -44,7 +44,7 @@ class TimeoutTransport(Layer):
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("TimeoutTransport(policy=...)", policy, TimeoutPolicy)
         self._profile = profile
         self._alarms = alarms or Alarms(clock)
 
