@@ -38,6 +38,11 @@ def longest(policy: RetryPolicy, failed: int) -> float:
     return ceiling(policy, failed) * (1.1 if policy.jitter == "guide" else 1.0)
 
 
+def longest_after_told(told: float) -> float:
+    """The most that `after_told()` can return."""
+    return told + 1.0
+
+
 def after_told(told: float, rng: Random) -> float:
     """Never earlier than told, and a little later, so that not everyone comes back at once."""
     return told + rng.uniform(0.0, min(1.0, max(0.01, told * 0.1)))

@@ -14,7 +14,7 @@ class Budget:
     """The tokens of one platform, shared by all its calls, event loops and threads."""
 
     def __init__(self, policy: RetryBudget, clock: Clock) -> None:
-        self._policy = policy
+        self.policy = policy
         self._clock = clock
         self._lock = threading.Lock()
         self._counted = clock.monotonic()
@@ -24,7 +24,7 @@ class Budget:
     def earn(self) -> None:
         """A call succeeded."""
         with self._lock:
-            self._add(self._policy.per_success)
+            self._add(self.policy.per_success)
 
     def spend(self) -> bool:
         """Take the token for one retry; false when there is none."""
@@ -43,7 +43,7 @@ class Budget:
 
     def _add(self, tokens: float) -> None:
         now = self._clock.monotonic()
-        earned = tokens + max(0.0, now - self._counted) * self._policy.per_second
+        earned = tokens + max(0.0, now - self._counted) * self.policy.per_second
         self._counted = now
-        self.tokens = min(self._policy.cap, self.tokens + earned)
-        self.full = self.tokens >= self._policy.cap
+        self.tokens = min(self.policy.cap, self.tokens + earned)
+        self.full = self.tokens >= self.policy.cap

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import reprlib
 import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +11,7 @@ import httpx
 
 from aragora_transport import _backoff
 from aragora_transport._call import CallScope
-from aragora_transport._clock import SYSTEM
+from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._flavor import Flavor, FlavorName, flavor, flavor_of
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
@@ -21,21 +23,32 @@ from aragora_transport.layers import (
     RetryTransport,
     TimeoutTransport,
 )
-from aragora_transport.layers._layer import layers_of
-from aragora_transport.policy import Policy
+from aragora_transport.layers._layer import checked, layers_of
+from aragora_transport.policy import (
+    BreakerPolicy,
+    Policy,
+    RateLimitPolicy,
+    RetryPolicy,
+    TimeoutPolicy,
+)
 from aragora_transport.profile import Profile, profile_for
 from aragora_transport.state import State
 from aragora_transport.sync import Driven, Driver
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterable
 
     from prometheus_client import CollectorRegistry
 
-    from aragora_transport._clock import Clock
-
 ClientT = TypeVar("ClientT")
+
+_LONGEST_GATE = 60.0  # seconds that a call waits at a gate at most, where no retry policy says
+_LAYER_POLICIES = {
+    "timeout": TimeoutPolicy,
+    "retry": RetryPolicy,
+    "breaker": BreakerPolicy,
+    "rate_limit": RateLimitPolicy,
+}
 
 
 def _build(
@@ -63,7 +76,7 @@ def _build(
             transport, policy=policy.breaker, circuits=state.circuits, profile=profile, **common
         )
     if policy.rate_limit is not None:
-        longest = policy.retry.max_retry_after if policy.retry is not None else 60.0
+        longest = policy.retry.max_retry_after if policy.retry is not None else _LONGEST_GATE
         transport = RateLimitTransport(
             transport,
             policy=policy.rate_limit,
@@ -200,28 +213,69 @@ def _plain(value: Any) -> Any:
 
 
 def worst_case_seconds(policy: Policy) -> float | None:
-    """The longest one call can take until its headers; `None` where nothing bounds an attempt."""
+    """The longest that a call by itself can take until its headers; `None` where nothing bounds it.
+
+    Other calls can hold it up further at a gate; `TimeoutPolicy(total=...)` bounds that too.
+    """
     if policy.timeout is None:
         return None
-    attempt, total = policy.timeout.attempt, policy.timeout.total
-    if attempt is None:
+    attempt, total, retry = policy.timeout.attempt, policy.timeout.total, policy.retry
+    if attempt is None or (retry is not None and retry.wait is not None and retry.max_attempts > 1):
         return total
-    retry = policy.retry
+    told = _backoff.longest_after_told(_LONGEST_GATE if retry is None else retry.max_retry_after)
     seconds = attempt
+    if policy.rate_limit is not None:
+        seconds += told  # an earlier call may have closed the gate
     if retry is not None:
         for failed in range(1, retry.max_attempts):
-            # A told wait of up to max_retry_after is followed by at most a second of spread.
-            wait = max(_backoff.longest(retry, failed), retry.max_retry_after + 1.0)
-            seconds += wait + attempt
+            seconds += max(_backoff.longest(retry, failed), told) + attempt
     return seconds if total is None else min(seconds, total)
 
 
 def _check_platform(platform: object) -> None:
     if not isinstance(platform, str) or not platform.strip():
         raise TypeError(
-            f"resilient({platform!r}): the first argument is the platform's name for logs and metrics, "
-            "such as 'my-api'; the transport is the second"
+            f"platform={reprlib.repr(platform)}: it must be the platform's name for logs and metrics, such "
+            "as 'my-api'; a transport comes after it"
         )
+
+
+def _owner(
+    platform: str, policy: Policy, clock: Clock | None, rng: random.Random | None, state: State | None
+) -> State:
+    """The state that a stack goes by: a new one, or a given one that fits."""
+    _check_platform(platform)
+    for name, kind in _LAYER_POLICIES.items():
+        if isinstance(policy, kind):
+            raise TypeError(
+                f"{platform}: policy is a {kind.__name__}; the whole stack takes a Policy({name}=...)"
+            )
+    checked(f"{platform}: policy", policy, Policy)
+    if clock is not None:
+        checked(f"{platform}: clock", clock, Clock)
+    if rng is not None:
+        checked(f"{platform}: rng", rng, random.Random)
+    if state is None:
+        return State(policy, clock=clock or SYSTEM, rng=rng)
+    checked(f"{platform}: state", state, State)
+    if (clock is not None and clock is not state.clock) or (rng is not None and rng is not state.rng):
+        raise ValueError(f"{platform}: state= brings its own clock and rng; leave clock= and rng= out")
+    shared = {
+        "breaker": None if state.circuits is None else state.circuits.policy,
+        "retry.budget": None if state.budget is None else state.budget.policy,
+    }
+    wanted = {"breaker": policy.breaker, "retry.budget": policy.retry.budget if policy.retry else None}
+    for name, value in wanted.items():
+        if value is not None and value != shared[name]:
+            raise ValueError(
+                f"{platform}: state= goes by {name}={shared[name]}, the policy says {value}; "
+                "stacks that share a state must agree on it"
+            )
+    if policy.rate_limit is not None and state.gates is None:
+        raise ValueError(
+            f"{platform}: state= has no gates; its policy said rate_limit=None, this one does not"
+        )
+    return state
 
 
 def _make(
@@ -236,12 +290,16 @@ def _make(
     state: State | None,
     profile: Profile | None,
 ) -> Stack:
-    _check_platform(platform)
+    state = _owner(platform, policy, clock, rng, state)
+    if profile is not None:
+        checked(f"{platform}: profile", profile, Profile)
+    if not hasattr(below, "handle_async_request"):
+        hint = "; it is a blocking one: use resilient_sync()" if hasattr(below, "handle_request") else ""
+        raise TypeError(f"{platform}: {reprlib.repr(below)} is no async transport{hint}")
     if isinstance(below, CallScope | Driver) or layers_of(below):
         raise ValueError(
             f"{platform}: the transport below is a resilient one already; two would multiply their retries"
         )
-    state = state or State(policy, clock=clock or SYSTEM, rng=rng)
     observers = Observers(on_event)
     top = _build(
         below,
@@ -350,11 +408,11 @@ def wrap_client(
         transport, mounts = inner._transport, inner._mounts  # noqa: SLF001  # httpx has no public way to them
     except AttributeError:
         raise TypeError(
-            f"wrap_client({client!r}): not an httpx client (or its inside has changed); "
+            f"wrap_client({reprlib.repr(client)}): not an httpx client (or its inside has changed); "
             "pass resilient(...) as its transport= instead"
         ) from None
     blocking = not hasattr(client, "aclose")
-    shared = state or State(policy, clock=clock or SYSTEM, rng=rng)
+    shared = _owner(platform, policy, clock, rng, state)
 
     def around(below: Any) -> Any:
         stack = _make(

@@ -7,13 +7,14 @@ runs from start to end in one step.
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
 from aragora_transport._call import CallScope
 from aragora_transport._clock import SYSTEM
-from aragora_transport._flavor import flavor_of
+from aragora_transport._flavor import flavor_of, inside_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,8 +26,9 @@ class Driven(httpx.AsyncBaseTransport):
 
     def __init__(self, transport: Any) -> None:
         if not hasattr(transport, "handle_request"):
-            hint = "; it is an async transport" if hasattr(transport, "handle_async_request") else ""
-            raise TypeError(f"{transport!r} is no blocking transport: it has no handle_request(){hint}")
+            is_async = hasattr(transport, "handle_async_request")
+            hint = "; it is an async one: use resilient() and an AsyncClient" if is_async else ""
+            raise TypeError(f"{reprlib.repr(transport)} is no blocking transport{hint}")
         self.transport = transport
         self.flavor = flavor_of(transport)
 
@@ -57,6 +59,10 @@ class Driver(httpx.BaseTransport):
     """
 
     def __init__(self, transport: Any) -> None:
+        if not hasattr(transport, "handle_async_request"):
+            hint = ": wrap it in Driven first" if hasattr(transport, "handle_request") else ""
+            raise TypeError(f"Driver({reprlib.repr(transport)}): it drives async layers{hint}")
+        _check_innermost(transport)
         if not isinstance(transport, CallScope):
             transport = CallScope(
                 transport,
@@ -84,6 +90,20 @@ class Driver(httpx.BaseTransport):
 
     def close(self) -> None:
         drive(self.top.aclose())
+
+
+def _check_innermost(transport: Any) -> None:
+    innermost = transport
+    for _ in range(100):  # it may hold itself
+        inside = inside_of(innermost)
+        if inside is None or isinstance(innermost, Driven):
+            break
+        innermost = inside
+    if isinstance(innermost, flavor_of(transport).module.AsyncHTTPTransport):
+        raise TypeError(
+            f"Driver({reprlib.repr(transport)}): the innermost transport is an async one, "
+            f"{reprlib.repr(innermost)}; make it a blocking one in Driven, such as Driven(httpx.HTTPTransport())"
+        )
 
 
 def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -46,7 +47,8 @@ class World:
         make = resilient_sync if self.blocking else resilient
         keywords.setdefault("on_event", self.events.append)
         keywords.setdefault("registry", self.registry)
-        keywords.setdefault("rng", random.Random(1))
+        if "state" not in keywords:  # which brings its own
+            keywords.setdefault("rng", random.Random(1))
         return make(platform, below, policy=policy or Policy(), clock=self.clock, **keywords)
 
     def client(self, transport: Any, **keywords: Any) -> Any:
@@ -69,6 +71,15 @@ class World:
 
     async def post(self, transport: Any, **keywords: Any) -> Any:
         return await self.request(transport, "POST", **keywords)
+
+    @staticmethod
+    async def until(condition: Any) -> None:
+        """Let other tasks go on until something is so."""
+        for _ in range(10_000):
+            if condition():
+                return
+            await anyio.lowlevel.checkpoint()
+        raise AssertionError("it never came so far")
 
     def sample(self, name: str, **labels: str) -> float:
         """The value of a metric in `registry`, 0 where there is none."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aragora_transport import Policy, RetryPolicy, TimeoutPolicy, call_options, resilient
+from aragora_transport import Policy, RetryPolicy, TimeoutPolicy, call_options
 from aragora_transport._call import CALL
 from aragora_transport.layers import LogTransport, MetricsTransport, RetryTransport
 from aragora_transport.sync import Driven, Driver
@@ -217,8 +217,3 @@ async def test_a_record_keeps_neither_response_nor_request_alive(world):
     gc.collect()  # httpx's own responses refer to themselves
     assert [reference() for reference in gone] == [None, None]
     assert kept.attempts[-1].status == 200
-
-
-def test_a_stack_that_was_told_no_platform_name_is_refused():
-    with pytest.raises(TypeError, match="the first argument is the platform's name"):
-        resilient(ScriptedTransport(200))

@@ -91,7 +91,7 @@ def errors_text(failures: Counter[str], most: int = 2) -> str:
     """The commonest failures with their counts."""
     named = [f"{_FAILURE_WORDS.get(name, name)} x{count}" for name, count in failures.most_common(most)]
     others = sum(failures.values()) - sum(count for _, count in failures.most_common(most))
-    return ", ".join([*named, f"other x{others}"] if others else named) or "none"
+    return ", ".join([*named, f"+{others}"] if others else named) or "none"
 
 
 def remarks(run: Run) -> list[str]:

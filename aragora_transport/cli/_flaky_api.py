@@ -45,10 +45,10 @@ class Phase:
 
 PHASES = (
     Phase(kind="healthy", name="healthy", share=0.10),
-    Phase(kind="flaky", name="30 % of 503", share=0.20),
-    Phase(kind="limited", name="429 Retry-After", share=0.18),
-    Phase(kind="outage", name="full outage", share=0.18),
-    Phase(kind="stalled", name="stalled bodies", share=0.14),
+    Phase(kind="flaky", name="30 % of 503", share=0.22),
+    Phase(kind="limited", name="429 Retry-After", share=0.17),
+    Phase(kind="outage", name="full outage", share=0.20),
+    Phase(kind="stalled", name="stalled bodies", share=0.11),
     Phase(kind="recovered", name="recovered", share=0.20),
 )
 

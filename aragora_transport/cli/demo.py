@@ -31,7 +31,7 @@ def add_parser(subparsers: Any, summary: str) -> None:
         "2 for wrong arguments, 130 after Ctrl-C",
     )
     parser.add_argument(
-        "--seconds", type=_number("s", SECONDS), default=20.0, metavar="S", help="how long calls come (20)"
+        "--seconds", type=_number("s", SECONDS), default=22.0, metavar="S", help="how long calls come (22)"
     )
     parser.add_argument(
         "--rate", type=_number("calls a second", RATE), default=40.0, metavar="N", help="calls a second (40)"

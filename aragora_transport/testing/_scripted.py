@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import FlavorName, flavor
 from aragora_transport.sync import drive
@@ -96,6 +97,9 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return sum(1 for sent in self.sent if sent.status is not None and not sent.closed)
 
     async def handle_async_request(self, request: Any) -> Any:
+        call = request.extensions.get(CALL)
+        if call is not None and call.blocking:
+            return self.handle_request(request)  # beneath layers that a blocking client drives
         sent = self._record(request)
         sent.body = b"".join([chunk async for chunk in request.stream])
         return await self._answer(request, sent, blocking=False)

@@ -132,7 +132,7 @@ def test_an_open_circuit_tells_when_it_looks_again() -> None:
 
 def test_failures_are_named_for_people_commonest_first() -> None:
     failures = Counter({"503": 5, "CircuitOpenError": 9, "ReadTimeout": 1, "WriteError": 1})
-    assert text.errors_text(failures) == "circuit open x9, 503 x5, other x2"
+    assert text.errors_text(failures) == "circuit open x9, 503 x5, +2"
     assert text.errors_text(Counter()) == "none"
 
 

@@ -79,7 +79,13 @@ class Sdk:
     async def client(self, server, **options):
         """A client with a pool for one connection, all of which must be free afterwards."""
         policy = Policy(**{"retry": SOON, **options.pop("policy", {})})
-        options = {"max_retries": 0, **options, "api_key": "k", "base_url": f"{server.url}/v1"}
+        options = {
+            "max_retries": 0,
+            "timeout": 5.0,
+            **options,
+            "api_key": "k",
+            "base_url": f"{server.url}/v1",
+        }
         make = openai.OpenAI if self.blocking else openai.AsyncOpenAI
         if self.way == "wrapped":
             client = make(**options)
@@ -184,7 +190,7 @@ async def test_a_stream_that_stalls_is_the_sdks_timeout(sdk, tools):
     event = f"data: {_chunk('one')}\n\n".encode()
     with FaultServer(stalled_body(body=event), then=api) as server:
         policy = {"timeout": TimeoutPolicy(body_idle=0.1)}
-        async with sdk.client(server, policy=policy, timeout=5.0) as client:
+        async with sdk.client(server, policy=policy) as client:
             stream = await sdk.chat(client, stream=True)
             with pytest.raises(openai.APITimeoutError):
                 await tools.items(stream)
@@ -205,7 +211,7 @@ async def test_an_upload_is_sent_again_byte_for_byte(sdk, tools):
 
 async def test_a_timeout_of_ours_is_the_sdks_timeout(sdk):
     with FaultServer(stalled_headers(), then=api) as server:
-        async with sdk.client(server, policy={"timeout": TimeoutPolicy(attempt=0.1)}, timeout=5.0) as client:
+        async with sdk.client(server, policy={"timeout": TimeoutPolicy(attempt=0.1)}) as client:
             with pytest.raises(openai.APITimeoutError) as caught:
                 await sdk.chat(client)
             assert isinstance(caught.value.__cause__, DeadlineExceededError)

@@ -20,6 +20,10 @@ def stack(world, network, **retry):
     return world.stack(network, policy=Policy(retry=RetryPolicy(**retry), **BARE))
 
 
+def scheduled(world):
+    return [event for event in world.events if isinstance(event, RetryScheduled)]
+
+
 def refusals(world):
     return [event.reason for event in world.events if isinstance(event, RetryRefused)]
 
@@ -134,16 +138,16 @@ async def test_a_retry_that_is_cancelled_in_its_wait_costs_nothing(async_world):
     network = world.scripted(503)
     budget = RetryBudget(per_success=0, per_second=0, cap=1)
     layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget, max_attempts=2))
-    for _ in range(3):
+    for number in (1, 2, 3):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(world.get, layer)
-            await anyio.wait_all_tasks_blocked()
+            await world.until(lambda: [sent.closed for sent in network.sent] == [True] * number)  # noqa: B023
             tasks.cancel_scope.cancel()
     assert len(network.sent) == 3
     assert network.open_responses == 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.get, layer)
-        await anyio.wait_all_tasks_blocked()
+        await world.until(lambda: [sent.closed for sent in network.sent] == [True] * 4)
         world.clock.advance(2.0)
     assert len(network.sent) == 5  # the token was still there
 
@@ -160,13 +164,13 @@ async def test_a_retry_that_is_cancelled_at_a_gate_costs_nothing(async_world):
     layer = world.stack(network, policy=policy)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.get, layer)
-        await anyio.wait_all_tasks_blocked()
+        await world.until(lambda: scheduled(world) and layer.state.gates.find("test").waiters == 1)
         tasks.cancel_scope.cancel()
     assert len(network.sent) == 1
     world.clock.advance(10.0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.get, layer)
-        await anyio.wait_all_tasks_blocked()
+        await world.until(lambda: len(scheduled(world)) == 2)
         world.clock.advance(10.0)
     assert len(network.sent) == 3
 
@@ -180,7 +184,7 @@ async def test_a_retry_that_is_cancelled_under_way_was_spent(async_world):
     layer = world.layer(RetryTransport, network, policy=policy)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.get, layer)
-        await anyio.wait_all_tasks_blocked()
+        await world.until(lambda: len(network.sent) == 2)
         tasks.cancel_scope.cancel()
     assert await sends_of_a_call(world, layer, network) == 1
 
@@ -191,7 +195,7 @@ async def test_a_retry_that_is_cancelled_under_way_was_spent(async_world):
 async def test_a_retry_is_announced_with_its_wait(world):
     network = world.scripted(Reply(status=503, headers={"retry-after": "2"}), world.httpx.ReadError, 200)
     await world.get(stack(world, network))
-    told, backed_off = [event for event in world.events if isinstance(event, RetryScheduled)]
+    told, backed_off = scheduled(world)
     assert (told.attempt, told.status, told.error, told.told, told.max_attempts) == (1, 503, None, True, 3)
     assert (backed_off.attempt, backed_off.status, backed_off.error) == (2, None, "ReadError")
     assert not backed_off.told
@@ -262,7 +266,7 @@ async def test_a_gate_that_another_call_closed_for_too_long_is_the_reason(async_
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(waits)
-        await anyio.wait_all_tasks_blocked()
+        await world.until(lambda: scheduled(world))
         assert (await world.get(layer)).status_code == 429
         world.clock.advance(2.0)
     assert [(answer.status_code, answer.content) for answer in answers] == [(503, b"down")]

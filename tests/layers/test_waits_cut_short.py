@@ -39,15 +39,6 @@ def reasons(world):
     return [event.reason for event in world.events if isinstance(event, RetryRefused)]
 
 
-async def until(condition):
-    """Let the other tasks go on until something is so."""
-    for _ in range(10_000):
-        if condition():
-            return
-        await anyio.lowlevel.checkpoint()
-    raise AssertionError("it never came so far")
-
-
 class Calls:
     """Calls in tasks of their own, and what became of them."""
 
@@ -61,11 +52,11 @@ class Calls:
         """Begin a call, and come back when it was sent."""
         before = len(network.sent)
         self.tasks.start_soon(self._call, keywords)
-        await until(lambda: len(network.sent) > before)
+        await self.world.until(lambda: len(network.sent) > before)
 
     async def end(self, count):
         """Come back when so many calls have ended."""
-        await until(lambda: len(self.ended) >= count)
+        await self.world.until(lambda: len(self.ended) >= count)
 
     async def _call(self, keywords):
         try:
@@ -77,7 +68,7 @@ class Calls:
 
 
 @pytest.fixture
-async def held(async_world):
+def held(async_world):
     """A world whose time stands still until told."""
     async_world.clock = ManualClock(auto=False)
     return async_world
@@ -95,7 +86,7 @@ async def test_a_circuit_that_opens_ends_the_waits_of_its_calls_with_the_outcome
         calls = Calls(held, stack, tasks)
         await calls.start(network)
         await calls.start(network)
-        await until(lambda: len(retries(held)) == 2)
+        await held.until(lambda: len(retries(held)) == 2)
         assert calls.ended == []
         await calls.start(network)
     assert sorted(calls.ended) == [(503, b"first"), (503, b"second"), (503, b"third")]
@@ -164,7 +155,7 @@ async def test_a_circuit_past_its_cooldown_lets_a_waiting_retry_be_the_probe(hel
         await calls.start(network)
         await calls.end(2)
         held.clock.advance(100.0)  # its own answer comes long after the circuit could be probed
-        await until(lambda: len(retries(held)) == 2)
+        await held.until(lambda: len(retries(held)) == 2)
         held.clock.advance(2.0)
     assert calls.ended[-1] == (200, b"")
     assert stack.circuits()["test"]["state"] == "closed"
@@ -240,7 +231,7 @@ async def test_a_gate_that_is_closed_anew_ends_the_wait_at_once(held, told, limi
         calls = Calls(held, stack, tasks)
         await calls.start(network)
         await calls.start(network)
-        await until(lambda: retries(held))
+        await held.until(lambda: retries(held))
         held.clock.advance(2.0)
     assert sorted(calls.ended) == [(429, b"its own"), (429, b"of another")]
     assert held.clock.monotonic() == 2.0
@@ -312,7 +303,7 @@ async def test_a_cancelled_call_ends_at_once_and_leaves_nothing_behind(held, ste
     async with anyio.create_task_group() as tasks:
         calls = Calls(held, stack, tasks)
         await calls.start(network)
-        await until(lambda: retries(held) and len(network.sent) == len(steps))
+        await held.until(lambda: retries(held) and len(network.sent) == len(steps))
         held.clock.advance(0.5)
         for _ in range(50):  # wherever it gets by itself
             await anyio.lowlevel.checkpoint()

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from aragora_transport import resilient, resilient_sync, wrap_client
+from aragora_transport import CircuitOpenError, resilient, resilient_sync, wrap_client
 from aragora_transport.testing._faults import Answer
 from aragora_transport.testing._server import FaultServer
 
@@ -89,12 +89,14 @@ async def test_each_mount_keeps_its_own_way_and_all_share_one_circuit(sockets, t
         async with opened(client) as get:
             assert (await get(FAR)).content == b"by the proxy"
             assert (await get(server.url)).content == b"direct"
+            client._transport.isolate()
+            with pytest.raises(CircuitOpenError):
+                await get(FAR)
         assert targets(proxy) == [FAR] * 2
         assert targets(server) == ["/"] * 2
-        assert client._transport.state is client._mounts[next(iter(client._mounts))].state
 
 
-@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "all_proxy"])
 async def test_the_proxy_of_the_environment_is_used(sockets, tools, monkeypatch, name):
     with FaultServer(503, BY_PROXY) as proxy:
         monkeypatch.setenv(name, proxy.url)
@@ -139,7 +141,6 @@ async def test_a_given_transport_brings_its_own_proxy(sockets, tools, monkeypatc
 
 async def test_a_proxy_that_refuses_a_tunnel_is_asked_again(sockets, tools):
     """Nothing was sent through it, so that this is safe for every method."""
-    network = sockets.network(proxy="http://127.0.0.1:9")
     with FaultServer(Answer(status=503, close=True)) as proxy:
         network = sockets.network(proxy=proxy.url)
         async with sockets.caller(network) as caller:

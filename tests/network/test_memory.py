@@ -1,0 +1,250 @@
+"""Memory: a call leaves nothing behind, with the garbage collector off, and neither do a hundred thousand."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import logging
+import sys
+import tracemalloc
+import weakref
+
+import anyio
+import pytest
+
+from aragora_transport import BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy
+from aragora_transport.testing import Hang, Reply
+
+pytestmark = pytest.mark.anyio
+
+URL = "http://platform.test/"
+
+
+@pytest.fixture(autouse=True)
+def no_records():
+    """pytest keeps every log record of a test."""
+    logger = logging.getLogger("aragora_transport")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
+# --- one call ---
+
+POLICY = Policy(retry=RetryPolicy(max_attempts=2), timeout=TimeoutPolicy(attempt=5.0, body_idle=5.0))
+OUTCOMES = {
+    "success": [200],
+    "success_in_the_end": [503, Reply(body=(b"fi", b"ne"))],
+    "failure": [Reply(status=503, body=b"busy")],
+    "refused_connection": ["ConnectError"],
+    "silence": [Hang()],
+    "dead_body": [Reply(body=b"fi", then="ReadError")],
+    "silent_body": [Reply(body=b"fi", stall=True)],
+    "told_to_wait_too_long": [Reply(status=429, headers={"Retry-After": "3600"})],
+}
+
+
+def script(world, steps):
+    """The steps, errors by name replaced with the flavour's own."""
+    for step in steps:
+        if isinstance(step, str):
+            yield getattr(world.httpx, step)
+        elif isinstance(step, Reply) and step.then is not None:
+            yield Reply(body=step.body, then=getattr(world.httpx, step.then))
+        else:
+            yield step
+
+
+async def call(world, client, **keywords):
+    """Make a call; returns what should be gone afterwards: the request, and its answer or its error."""
+    request = client.build_request("GET", URL, **keywords)
+    kept = [weakref.ref(request)]
+    try:
+        answer = client.send(request)
+        answer = answer if world.blocking else await answer
+        kept.append(weakref.ref(answer))
+    except world.httpx.TransportError as error:
+        kept.append(weakref.ref(error))
+    return kept
+
+
+@pytest.fixture
+def collector_off():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("steps", OUTCOMES.values(), ids=OUTCOMES.keys())
+async def test_a_call_leaves_no_request_answer_or_error_behind(world, collector_off, steps):
+    stack = world.stack(world.scripted(*script(world, steps)), policy=POLICY)
+    client = world.client(stack)
+    await call(world, client)
+    kept = [*await call(world, client), *await call(world, client)]
+    assert [one() for one in kept] == [None] * 4
+
+
+async def test_a_refusal_by_a_circuit_leaves_nothing_behind(world, collector_off):
+    stack = world.stack(world.scripted(200))
+    stack.isolate()
+    client = world.client(stack)
+    kept = [*await call(world, client), *await call(world, client)]
+    assert [one() for one in kept] == [None] * 4
+
+
+async def test_the_record_of_a_call_keeps_neither_its_request_nor_its_answer(world, collector_off):
+    client = world.client(world.stack(world.scripted(503, 200)))
+    answer = client.get(URL)
+    answer = answer if world.blocking else await answer
+    record = answer.extensions["aragora_transport"]
+    kept = [weakref.ref(answer), weakref.ref(answer.request)]
+    del answer
+    assert [one() for one in kept] == [None, None]
+    assert [attempt.status for attempt in record.attempts] == [503, 200]
+
+
+# --- many calls ---
+
+
+class Body:
+    """A body in one chunk, that may die instead; an iterator of either kind."""
+
+    def __init__(self, error):
+        self.error = error
+        self.given = False
+
+    def _next(self, end):
+        if self.error is not None:
+            raise self.error
+        if self.given:
+            raise end
+        self.given = True
+        return b"fine"
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self._next(StopIteration)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return self._next(StopAsyncIteration)
+
+    def close(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+
+class Answer:
+    """As much of a response as layers look at: httpx's own would take longer than all of the stack."""
+
+    def __init__(self, status, error=None):
+        self.status_code = status
+        self.headers = {}
+        self.extensions = {}
+        self.stream = Body(error)
+        self.is_closed = False
+
+
+def null(world, steps):
+    """A network that answers at once, by the steps in turn: statuses and errors, or errors of the body."""
+    steps = itertools.cycle(steps)
+
+    def answer():
+        step = next(steps)
+        if isinstance(step, int):
+            return Answer(step)
+        if step.startswith("body "):
+            return Answer(200, getattr(world.httpx, step.removeprefix("body "))("dead"))
+        raise getattr(world.httpx, step)("scripted")
+
+    class Null(world.httpx.BaseTransport if world.blocking else world.httpx.AsyncBaseTransport):
+        def handle_request(self, request):
+            return answer()
+
+        async def handle_async_request(self, request):
+            return answer()
+
+    return Null()
+
+
+async def one_call(world, stack, request):
+    with contextlib.suppress(world.httpx.TransportError):
+        if world.blocking:
+            answer = stack.handle_request(request)
+            for _ in answer.stream:
+                pass
+            answer.stream.close()
+        else:
+            answer = await stack.handle_async_request(request)
+            async for _ in answer.stream:
+                pass
+            await answer.stream.aclose()
+
+
+async def calls(world, stack, count):
+    request = world.httpx.Request("GET", URL)
+    for _ in range(count):
+        await one_call(world, stack, request)
+
+
+@pytest.mark.parametrize("async_world", ["asyncio-httpx"], indirect=True)
+async def test_a_hundred_thousand_calls_leave_memory_flat(async_world):
+    stack = async_world.stack(null(async_world, [200]), on_event=())
+    await calls(async_world, stack, 2_000)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    await calls(async_world, stack, 100_000)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < 2_000
+
+
+async def test_calls_that_fail_leave_memory_flat(world):
+    """Retried, given up, and with bodies that die; with waits, and with the collector off."""
+    retry = RetryPolicy(max_attempts=3, base_delay=0.5, budget=None)
+    policy = Policy(retry=retry, breaker=BreakerPolicy(failure_threshold=10_000))
+    steps = [200, 503, 200, "ConnectError", 200, 503, 503, 503, "body ReadError"]
+    stack = world.stack(null(world, steps), policy=policy, on_event=())
+    await calls(world, stack, 500)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        await calls(world, stack, 500)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 25_000
+
+
+async def test_calls_that_are_cancelled_leave_memory_flat(async_world):
+    stack = async_world.stack(async_world.scripted(Hang()), on_event=())
+    request = async_world.httpx.Request("GET", URL)
+
+    async def cancelled(count):
+        for _ in range(count):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(one_call, async_world, stack, request)
+                    await anyio.wait_all_tasks_blocked()
+                    scope.cancel()
+
+    async_world.clock.auto = False
+    await cancelled(100)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        await cancelled(200)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000
