@@ -10,7 +10,6 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aragora_transport._alarm import Alarms
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
 
@@ -105,7 +104,7 @@ async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:
     return content if len(content) <= SMALL else None
 
 
-async def park(response: Any, request: Any, call: Call, flavor: Flavor, alarms: Alarms) -> None:
+async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
     """Drain a failed answer, at most 64 KiB and for at most a second, and close it.
 
     Its body can be read afterwards all the same; where not all of it was drained, reading it ends in
@@ -117,7 +116,7 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor, alarms: 
         if call.blocking:
             await _read_blocking(reader, request)
         else:
-            alarm = alarms.start(call.clock.monotonic() + BRIEFLY)
+            alarm = call.alarms.start(call.clock.monotonic() + BRIEFLY)
             try:
                 await reader.read(SMALL)
             except BaseException as error:

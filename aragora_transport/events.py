@@ -12,7 +12,7 @@ from typing import Literal
 
 __all__ = [
     "AttemptFinished",
-    "CallFinished",
+    "BodyFailed",
     "CircuitChanged",
     "Event",
     "Observer",
@@ -99,17 +99,16 @@ class RateLimitWaited(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CallFinished(Event):
-    """The call is over, its body included: `status` or `error`, after `seconds`.
+class BodyFailed(Event):
+    """The body of an answer died or stalled after its headers, with `status`.
 
-    `complete` is false when the caller closed the body before its end.
+    `error` is the class's name, `text` what it says.
     """
 
     status: int | None
-    error: str | None
-    seconds: float
-    attempts: int
-    complete: bool
+    error: str
+    text: str
+    max_attempts: int
 
 
 Observer = Callable[[Event], object]

@@ -9,11 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aragora_transport._body import watch
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._redact import one_line
-from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused, RetryScheduled
+from aragora_transport.events import (
+    BodyFailed,
+    CircuitChanged,
+    Observers,
+    RateLimitWaited,
+    RetryRefused,
+    RetryScheduled,
+)
 from aragora_transport.layers._layer import Layer
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ class LogTransport(Layer):
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request)
-        call.observers = (*call.observers, self.observer)
+        call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
         except Exception as error:
@@ -67,19 +73,11 @@ class LogTransport(Layer):
                     call.correlation_id,
                 ),
             )
-        watch(response, call, self.flavor).on_end(self._body_ended)
         return response
 
-    def _body_ended(self, call: Call, error: BaseException | None, complete: bool) -> None:
-        if not complete and isinstance(error, Exception):
-            self._failed(call, error)
-
     def _failed(self, call: Call, error: Exception) -> None:
-        text = one_line(str(error))
-        name = type(error).__name__.removesuffix("_httpx2")
-        self._log(
-            logging.WARNING, "failed", call, status=call.status, error=f"{name}: {text}" if text else name
-        )
+        text = _describe(type(error).__name__, str(error))
+        self._log(logging.WARNING, "failed", call, status=None, error=text)
 
     def _log(self, level: int, event: str, call: Call, *, status: int | None, error: str) -> None:
         _failure(
@@ -100,6 +98,13 @@ class LogTransport(Layer):
                 error,
                 _event_fields(event, event.max_attempts, event.status),
                 retry_in_s=round(event.wait, 3),
+            )
+        elif isinstance(event, BodyFailed):
+            _failure(
+                logging.WARNING,
+                "failed",
+                _describe(event.error, event.text),
+                _event_fields(event, event.max_attempts, event.status),
             )
         elif isinstance(event, CircuitChanged):
             _emit(
@@ -138,6 +143,10 @@ class LogTransport(Layer):
                 (event.platform, event.operation, event.reason),
                 {**_event_fields(event, event.max_attempts, event.status), "reason": event.reason},
             )
+
+
+def _describe(error: str, text: str) -> str:
+    return f"{error}: {one_line(text)}" if text else error
 
 
 def _fields(  # noqa: PLR0917  # the guide's six fields, in its order

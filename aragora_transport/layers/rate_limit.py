@@ -48,25 +48,32 @@ class RateLimitTransport(Layer):
         self.policy = policy
         self._max_wait = max_retry_after
         self._profile = profile
-        self._gates = gates or Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
+        self._plain = profile.plain
+        self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request)
-        key = call.options.rate_key or self._key(request, call)
-        gate = self._gates.find(key)
-        if gate is not None and not gate.idle:
-            await self._wait(gate, key, request, call)
+        if self._gates:  # empty until the first 429
+            await self._pass(request, call)
         call.gates_passed += 1
         response = await self.below.handle_async_request(request)
-        if response.status_code == 429 or not self._profile.plain:  # Too Many Requests
+        if response.status_code == 429 or not self._plain:  # Too Many Requests
             judged = await judge(self._profile, response, call, self.flavor)
             if judged.limited and judged.wait is not None:
-                call.gate_opens = self._gates.close(key, judged.wait)
+                call.gate_opens = self._gates.shut(self._key(request, call), judged.wait)
         return response
 
+    async def _pass(self, request: Any, call: Call) -> None:
+        key = self._key(request, call)
+        gate = self._gates.get(key)
+        if gate is not None and not gate.idle:
+            await self._wait(gate, key, request, call)
+
     def _key(self, request: Any, call: Call) -> str:
+        if call.options.rate_key is not None:
+            return call.options.rate_key
         rate_key = self._profile.rate_key
         return (rate_key(request) if rate_key is not None else None) or call.platform
 

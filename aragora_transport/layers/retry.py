@@ -11,13 +11,12 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
-from aragora_transport._alarm import Alarms
 from aragora_transport._backoff import after_told, backoff
 from aragora_transport._budget import Budget
-from aragora_transport._call import CALL, Attempt
+from aragora_transport._call import CALL, NO_OPTIONS, Attempt
 from aragora_transport._clock import SYSTEM, Waiter
 from aragora_transport._park import park
-from aragora_transport._sending import follow
+from aragora_transport._sending import IDEMPOTENT_METHODS, follow
 from aragora_transport.events import AttemptFinished, RetryRefused, RetryScheduled
 from aragora_transport.layers._layer import Layer
 from aragora_transport.policy import RetryPolicy
@@ -47,7 +46,6 @@ class RetryTransport(Layer):
         *,
         policy: RetryPolicy = RetryPolicy(),
         budget: Budget | None = None,
-        alarms: Alarms | None = None,
         profile: Profile = PLAIN,
         platform: str = "default",
         clock: Clock = SYSTEM,
@@ -58,23 +56,43 @@ class RetryTransport(Layer):
         self.profile = profile
         self.statuses = policy.statuses | profile.retry_statuses
         self.rng = rng or random.Random()  # noqa: S311  # jitter, not secrets
-        self.alarms = alarms or Alarms(clock)
         if budget is None and policy.budget is not None:
             budget = Budget(policy.budget, clock)
         self.budget = budget
+        self._plain = profile.plain
+        self._max_attempts = policy.max_attempts
         self._unsafe_always = policy.resend_unsafe == "always"
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request)
-        call.max_attempts = call.options.max_attempts or self.policy.max_attempts
+        call.max_attempts = self._max_attempts
+        if (
+            call.options is not NO_OPTIONS
+            or request.method not in IDEMPOTENT_METHODS
+            # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
+            or not hasattr(request, "_content")
+        ):
+            return await self._followed(request, call)
+        try:
+            response = await self.below.handle_async_request(request)
+        except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
+            outcome = _Outcome(error=error)
+        else:
+            if response.status_code < 400 and self._plain and not call.scope.detailed:
+                if self.budget is not None and not self.budget.full:
+                    self.budget.earn()
+                return response
+            outcome = await self._answered(response, call)
+        return await self._finish(request, call, None, outcome)
+
+    async def _followed(self, request: Any, call: Call) -> Any:
+        """A request that it may not be safe, or not be possible, to send again."""
+        call.max_attempts = call.options.max_attempts or self._max_attempts
         sending = follow(request, call, self.flavor, unsafe_always=self._unsafe_always)
         try:
-            outcome = await self.attempt(request, call)
-            if self.retryable(outcome):
-                outcome = await _Resending(self, request, call, sending, outcome).run()
-            return outcome.unwrap()
+            return await self._finish(request, call, sending, await self.attempt(request, call))
         finally:
             if sending is not None:
                 sending.finish()
@@ -83,19 +101,26 @@ class RetryTransport(Layer):
         """One send, and what came of it."""
         try:
             response = await self.below.handle_async_request(request)
-        except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
-            outcome = _Outcome(error=error)
-        else:
-            judged = None
-            if response.status_code >= 400 or not self.profile.plain:  # an HTTP error
-                judged = await judge(self.profile, response, call, self.flavor)
-            outcome = _Outcome(response=response, judged=judged)
-            if self.budget is not None and not self.budget.full and outcome.earns:
-                self.budget.earn()
-        if call.detailed:
-            record = outcome.record(call, 0.0)
-            call.emit(AttemptFinished, status=record.status, error=record.error, seconds=record.seconds)
+        except Exception as error:  # noqa: BLE001  # as above
+            return _Outcome(error=error)
+        return await self._answered(response, call)
+
+    async def _answered(self, response: Any, call: Call) -> _Outcome:
+        judged = None
+        if response.status_code >= 400 or not self._plain:  # an HTTP error
+            judged = await judge(self.profile, response, call, self.flavor)
+        outcome = _Outcome(response=response, judged=judged)
+        if self.budget is not None and outcome.earns:
+            self.budget.earn()
         return outcome
+
+    async def _finish(self, request: Any, call: Call, sending: Sending | None, outcome: _Outcome) -> Any:
+        """The answer or error for the caller, after as many further attempts as it takes."""
+        if call.scope.detailed:
+            outcome.announce(call)
+        if self.retryable(outcome):
+            outcome = await _Resending(self, request, call, sending, outcome).run()
+        return outcome.unwrap()
 
     def retryable(self, outcome: _Outcome) -> bool:
         """Whether another attempt could do better; not yet whether it is safe, in time or affordable."""
@@ -137,8 +162,11 @@ class _Outcome:
         return None if self.error is None else type(self.error).__name__
 
     def record(self, call: Call, wait: float) -> Attempt:
-        seconds = call.clock.monotonic() - call.attempt_began
-        return Attempt(status=self.status, error=self.error_name, seconds=seconds, wait=wait)
+        return Attempt(status=self.status, error=self.error_name, seconds=call.attempt_seconds, wait=wait)
+
+    def announce(self, call: Call) -> None:
+        record = self.record(call, 0.0)
+        call.emit(AttemptFinished, status=record.status, error=record.error, seconds=record.seconds)
 
     def unwrap(self) -> Any:
         if self.error is None:
@@ -203,6 +231,8 @@ class _Resending:
             refused = isinstance(outcome.error, errors.CircuitOpenError)
             self._end_early("circuit_open" if refused else "rate_limited")
             return self._outcome
+        if call.scope.detailed:
+            outcome.announce(call)
         self._paid = False
         self._outcome = outcome
         return outcome
@@ -273,7 +303,8 @@ class _Resending:
             max_attempts=call.max_attempts,
         )
         if outcome.response is not None:
-            await park(outcome.response, self._request, call, self._layer.flavor, self._layer.alarms)
+            call.attempt_dropped()
+            await park(outcome.response, self._request, call, self._layer.flavor)
 
     async def _sleep(self, seconds: float) -> None:
         call = self._call
