@@ -7,6 +7,8 @@ keeping a record keeps nothing else alive.
 
 from __future__ import annotations
 
+import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +20,7 @@ from aragora_transport._body import body_class
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
 from aragora_transport.correlation import current, new_id
-from aragora_transport.events import BodyFailed
+from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
 CALL = "aragora_transport.call"
+_LONGEST = sys.float_info.max  # seconds: more than this cannot be added to a clock's reading
 
 Hook = Callable[["Call", BaseException | None, bool], object]  # (call, error, complete) at a body's end
 
@@ -48,19 +51,31 @@ class CallOptions:
 
     def __post_init__(self) -> None:
         for name in ("total_timeout", "attempt_timeout"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
-                raise ValueError(f"call_options({name}={value!r}): {name} must be seconds above 0, or None")
+            value: Any = getattr(self, name)
+            if value is not None and not (_is_number(value, int | float) and 0 < value <= _LONGEST):
+                raise _refused(name, value, "seconds above 0, or None")
         most: Any = self.max_attempts
-        if most is not None and not (isinstance(most, int) and most >= 1):
-            raise ValueError(f"call_options(max_attempts={most!r}): it must be a whole number of at least 1")
+        if most is not None and not (_is_number(most, int) and most >= 1):
+            raise _refused("max_attempts", most, "a whole number of at least 1, or None")
+        idempotent: Any = self.idempotent
+        if idempotent is not None and not isinstance(idempotent, bool):
+            raise _refused("idempotent", idempotent, "True, False or None")
         for name in ("operation", "rate_key"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
-                raise ValueError(f"call_options({name}={value!r}): {name} must be a name, or None")
+                raise _refused(name, value, "a name, or None")
+
+
+def _is_number(value: object, kinds: Any) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _refused(name: str, value: object, wanted: str) -> ValueError:
+    return ValueError(f"call_options({name}={reprlib.repr(value)}): {name} must be {wanted}")
 
 
 NO_OPTIONS = CallOptions()
+_UNSENT = ("CircuitOpenError", "RateLimitedError")  # refused by layers of ours: no attempt was made
 
 
 def call_options(
@@ -199,6 +214,8 @@ class Call:
         """Every attempt so far, the first one first."""
         if len(self.history) >= self.attempt or (self.status is None and self.error is None):
             return self.history
+        if self.error in _UNSENT:
+            return self.history
         ended = self.ended if self.ended is not None else self.clock.monotonic()
         last = Attempt(
             status=self.status,
@@ -246,6 +263,19 @@ class Call:
                 text=str(error),
                 max_attempts=self.max_attempts,
             )
+        if self.scope.detailed:
+            self.finished(error, complete)
+
+    def finished(self, error: BaseException | None, complete: bool) -> None:
+        """The last event of a call."""
+        self.emit(
+            CallFinished,
+            status=self.status,
+            error=None if error is None else type(error).__name__,
+            seconds=self.total_seconds,
+            attempts=len(self.attempts),
+            complete=complete,
+        )
 
     def attempt_dropped(self) -> None:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
@@ -312,6 +342,8 @@ class CallScope(httpx.AsyncBaseTransport):
         except BaseException as error:
             call.ended = clock.monotonic()
             call.error = type(error).__name__
+            if self.detailed:
+                call.finished(error, complete=False)
             raise
         finally:
             # A redirect copies the extensions and an auth flow sends the same request again: both are
@@ -348,5 +380,8 @@ class CallScope(httpx.AsyncBaseTransport):
 
 def _operation(request: Any, options: object) -> str:
     if type(options) is not CallOptions:
-        raise TypeError(f"extensions[{RECORD!r}] is {options!r}; make it by call_options(...)")
+        raise TypeError(
+            f"extensions[{RECORD!r}] is {reprlib.repr(options)}, but it must be what call_options() "
+            "makes: pass extensions=call_options(...), or {**call_options(...), ...} beside others"
+        )
     return options.operation or request.method

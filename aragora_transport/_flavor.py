@@ -58,7 +58,8 @@ def _own(ours: type[Any], theirs: type[Exception]) -> type[Any]:
         return ours
     # Pickle finds the class by this name in `errors`; see `__getattr__` there.
     name = f"{ours.__name__}_httpx2"
-    return type(name, (ours, theirs), {"__module__": errors.__name__, "__qualname__": name})
+    # In records, logs and metrics it goes by the name that it has under httpx.
+    return type(ours.__name__, (ours, theirs), {"__module__": errors.__name__, "__qualname__": name})
 
 
 @functools.cache

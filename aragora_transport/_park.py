@@ -10,6 +10,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
 
@@ -29,11 +31,11 @@ class _Reader:
         self.error: Exception | None = None
         self._rest: Any = None
 
-    async def read(self, limit: int) -> None:
-        """Read on until the end or until more than `limit` bytes are held."""
+    async def read(self, limit: int, out_of_time: Callable[[], bool] | None = None) -> None:
+        """Read on until the end, until more than `limit` bytes are held, or until the time is over."""
         if self._rest is None:
             self._rest = iter(self.inner) if self.blocking else aiter(self.inner)
-        while self.size <= limit:
+        while self.size <= limit and (out_of_time is None or not out_of_time()):
             try:
                 chunk = next(self._rest) if self.blocking else await anext(self._rest)
             except (StopIteration, StopAsyncIteration):
@@ -42,13 +44,28 @@ class _Reader:
             self.chunks.append(chunk)
             self.size += len(chunk)
 
+    def lose(self, error: Exception) -> None:
+        """The rest will not come: reading ends in `error`, after what was read."""
+        # As the caller's own reading would have raised it, and not: from within our frames, which
+        # refer to this reader and would keep it alive with the error.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        self.error = error
+
+    def _raise_lost(self) -> None:
+        if self.error is None:
+            return
+        error, self.error, self._rest = self.error, None, None
+        try:
+            raise error
+        finally:
+            del error
+
 
 class _AsyncReader(_Reader):
     async def __aiter__(self) -> Any:
         for chunk in self.chunks:
             yield chunk
-        if self.error is not None:
-            raise self.error
+        self._raise_lost()
         if not self.complete and self._rest is not None:
             async for chunk in self._rest:
                 yield chunk
@@ -60,8 +77,7 @@ class _AsyncReader(_Reader):
 class _BlockingReader(_Reader):
     def __iter__(self) -> Any:
         yield from self.chunks
-        if self.error is not None:
-            raise self.error
+        self._raise_lost()
         if not self.complete and self._rest is not None:
             yield from self._rest
 
@@ -113,10 +129,15 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
     reader = _reader(response, call, flavor)
     response.stream = reader
     try:
+        now = call.clock.monotonic()
+        brief = BRIEFLY
+        if call.deadline is not None:
+            # Time must remain to return this answer; of a thread's reads the last one may last as long again.
+            brief = min(brief, (call.deadline - now) / 3.0)
         if call.blocking:
-            await _read_blocking(reader, request)
+            await _read_blocking(reader, request, call, brief)
         else:
-            alarm = call.alarms.start(call.clock.monotonic() + BRIEFLY)
+            alarm = call.alarms.start(now + brief)
             try:
                 await reader.read(SMALL)
             except BaseException as error:
@@ -124,26 +145,28 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
                     raise
             else:
                 alarm.stop()
-    except flavor.TransportError as error:
-        reader.error = error
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is for whoever reads this body
+        reader.lose(error)
     finally:
         try:
             await close(response, call)
-        except flavor.TransportError:
-            pass  # a connection that cannot even be closed in order is gone anyway
+        except Exception:  # noqa: BLE001, S110  # a connection that cannot be closed in order is gone anyway
+            pass
     if not reader.complete and reader.error is None:
-        reader.error = flavor.module.ReadError(
-            f"the rest of this {response.status_code} answer was dropped to free its connection for a retry",
-            request=request,
-        )
+        answer = f"this {response.status_code} answer"
+        dropped = f"the rest of {answer} was dropped to free its connection for a retry"
+        reader.lose(flavor.module.ReadError(dropped, request=request))
 
 
-async def _read_blocking(reader: Any, request: Any) -> None:
+async def _read_blocking(reader: Any, request: Any, call: Call, brief: float) -> None:
+    due = call.clock.monotonic() + brief
     timeouts = request.extensions.get("timeout")
+    read = None if timeouts is None else timeouts.get("read")
     # A thread can only be bounded by httpx's own read timeout, for each read of the socket.
-    request.extensions["timeout"] = {**(timeouts or {}), "read": BRIEFLY}
+    brief = max(0.001, brief)
+    request.extensions["timeout"] = {**(timeouts or {}), "read": brief if read is None else min(read, brief)}
     try:
-        await reader.read(SMALL)
+        await reader.read(SMALL, lambda: call.clock.monotonic() >= due)
     finally:
         if timeouts is None:
             del request.extensions["timeout"]

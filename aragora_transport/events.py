@@ -6,6 +6,7 @@ callable of one event; it runs in the call's task, so it must be quick and must 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from typing import Literal
 __all__ = [
     "AttemptFinished",
     "BodyFailed",
+    "CallFinished",
     "CircuitChanged",
     "Event",
     "Observer",
@@ -111,6 +113,21 @@ class BodyFailed(Event):
     max_attempts: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallFinished(Event):
+    """The call is over, its body included, after `seconds`: the last event of each call.
+
+    `status` of the answer, where one came; `error` (the class's name) that the call or its body ended in.
+    `attempts`: sends in all. `complete`: whether the body was read to its end.
+    """
+
+    status: int | None
+    error: str | None
+    seconds: float
+    attempts: int
+    complete: bool
+
+
 Observer = Callable[[Event], object]
 
 
@@ -120,10 +137,18 @@ class Observers:
     __slots__ = ("_observers", "failures")
 
     def __init__(self, observers: Observer | Iterable[Observer]) -> None:
-        self._observers = (observers,) if callable(observers) else tuple(observers)
+        try:
+            self._observers = (observers,) if callable(observers) else tuple(observers)
+        except TypeError:
+            raise TypeError(f"on_event={observers!r}: it must be a callable, or several in a list") from None
         for observer in self._observers:
             if not callable(observer):
                 raise TypeError(f"on_event must be a callable or several; {observer!r} is not callable")
+            if inspect.iscoroutinefunction(observer):
+                raise TypeError(
+                    f"on_event={observer!r}: an observer is called, never awaited; give a plain function, "
+                    "which may start a task"
+                )
         self.failures = 0
 
     def __call__(self, event: Event) -> None:

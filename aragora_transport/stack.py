@@ -173,6 +173,11 @@ class BlockingStack(Driver):
         self.reset = stack.reset
         self.state = stack.state
 
+    @property
+    def observer_failures(self) -> int:
+        """How often an observer, ours or a user's, raised."""
+        return self.stack.observer_failures
+
 
 def describe_layer(layer: Any) -> dict[str, Any]:
     """A layer's name and the values that it goes by, JSON-able."""

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from contextlib import asynccontextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -100,6 +101,7 @@ async def _callers(
         policy=POLICIES[run.settings.policy](),
         registry=files.registry,
         on_event=run.activity,
+        rng=Random(run.settings.seed),  # noqa: S311  # jitter, not secrets
     )
     async with (
         _client(_network(), server.ports["bare"]) as bare,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from aragora_transport.events import Event
 
 
+_NEVER_SENT = ("CircuitOpenError", "RateLimitedError")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What the user asked for."""
@@ -45,8 +48,8 @@ class Activity:
     def __call__(self, event: Event) -> None:
         """Observe one event."""
         match event:
-            case AttemptFinished(attempt=attempt):
-                self.retries += attempt > 1
+            case AttemptFinished(attempt=attempt, error=error):
+                self.retries += attempt > 1 and error not in _NEVER_SENT
             case RetryScheduled(told=False):  # a told wait is the gate's, which tells of it itself
                 self._wait(event.wait)
             case RateLimitWaited(refused=False):

@@ -106,9 +106,20 @@ def remarks(run: Run) -> list[str]:
             "The circuit was still open at the end: its cooldown outlasts this demo's outage. "
             "Compare --policy recommended."
         )
+    if _stalled_more(run):
+        found.append(
+            "Stalled bodies: a call is not sent again once its answer has begun, and ours still refused "
+            "some until its circuit had closed after the outage."
+        )
     if unfinished := bare.failures[UNFINISHED] + ours.failures[UNFINISHED]:
         found.append(f"{unfinished} calls had not ended when the demo did; they count as failed.")
     return found
+
+
+def _stalled_more(run: Run) -> bool:
+    sides = [report.phase_numbers(run, name) for name in ("bare", "ours")]
+    bare, ours = (phase["served"] for side in sides for phase in side if phase["phase"] == "stalled bodies")
+    return bool(ours < bare)
 
 
 def _verdict(more: int) -> str:

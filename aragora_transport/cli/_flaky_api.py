@@ -66,12 +66,12 @@ def phase_at(elapsed: float, seconds: float) -> tuple[int, float]:
 
 
 def quota(progress: float, rate: float) -> int:
-    """How many calls a second the limiter allows: for half its phase fewer than come, then enough.
+    """How many calls a second the limiter allows: first half of those that come, later all of them.
 
     A limit that stays below the traffic loses the excess whatever a client does; one that passes is
     where waiting, instead of hammering, pays.
     """
-    return max(1, round(rate * (0.5 if progress < 0.5 else 5.0)))
+    return max(1, round(rate * (0.5 if progress < 0.4 else 5.0)))
 
 
 def draw_fate(kind: Kind, luck: Random) -> Fate:

@@ -59,6 +59,8 @@ class DeadlineTransport(Layer):
         except BaseException as error:
             if alarm.stop(error):
                 raise call.too_late(self.flavor, "total", call.total) from None
+            if self._ran_out(call, error, deadline):
+                raise call.too_late(self.flavor, "total", call.total) from error
             raise
         alarm.stop()
         return response
@@ -67,6 +69,14 @@ class DeadlineTransport(Layer):
         try:
             return await self.below.handle_async_request(request)
         except self.flavor.TimeoutException as error:
-            if call.clock.monotonic() < deadline or isinstance(error, self.flavor.DeadlineExceededError):
-                raise
-            raise call.too_late(self.flavor, "total", call.total) from error
+            if self._ran_out(call, error, deadline):
+                raise call.too_late(self.flavor, "total", call.total) from error
+            raise
+
+    def _ran_out(self, call: Call, error: BaseException, deadline: float) -> bool:
+        """Whether one of httpx's phases ended because it had been shortened to what was left."""
+        return (
+            isinstance(error, self.flavor.TimeoutException)
+            and not isinstance(error, self.flavor.DeadlineExceededError)
+            and call.clock.monotonic() >= deadline
+        )

@@ -8,6 +8,7 @@ is the only file that imports tenacity.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
@@ -15,7 +16,7 @@ from aragora_transport._backoff import after_told, backoff
 from aragora_transport._budget import Budget
 from aragora_transport._call import CALL, NO_OPTIONS, Attempt
 from aragora_transport._clock import SYSTEM, Waiter
-from aragora_transport._park import park
+from aragora_transport._park import close, park
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
 from aragora_transport.events import AttemptFinished, RetryRefused, RetryScheduled
 from aragora_transport.layers._layer import Layer
@@ -23,6 +24,8 @@ from aragora_transport.policy import RetryPolicy
 from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport._sending import Sending
@@ -108,9 +111,12 @@ class RetryTransport(Layer):
     async def _answered(self, response: Any, call: Call) -> _Outcome:
         judged = None
         if response.status_code >= 400 or not self._plain:  # an HTTP error
-            judged = await judge(self.profile, response, call, self.flavor)
+            try:
+                judged = await judge(self.profile, response, call, self.flavor)
+            except Exception as error:  # noqa: BLE001  # its body had to be read, and died
+                return _Outcome(error=error)
         outcome = _Outcome(response=response, judged=judged)
-        if self.budget is not None and outcome.earns:
+        if self.budget is not None and not self.budget.full and outcome.earns:
             self.budget.earn()
         return outcome
 
@@ -190,9 +196,11 @@ class _Resending:
         self._sending = sending
         self._outcome = outcome
         self._wait = 0.0
-        self._told = False
+        self._until = 0.0  # when the wait is over
+        self._told: float | None = None  # the wait that the platform asked for
         self._paid = False
         self._over = False  # the outcome is final, whatever it is
+        self._stopped: BaseException | None = None  # a later attempt was cancelled
         self._first = True
 
     async def run(self) -> _Outcome:
@@ -208,9 +216,21 @@ class _Resending:
         )
         try:
             outcome: _Outcome = await retrying(self._attempt)
+        except BaseException:
+            # Cancelled in the wait, or a wait strategy that raised: nobody else will close the answer.
+            self._give_back()
+            if self._outcome.response is not None:
+                await close(self._outcome.response, self._call)
+            raise
         finally:
             # tenacity's iteration refers to itself; it must not keep the request alive with it.
             retrying.iter_state.reset()
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            try:
+                raise stopped
+            finally:
+                del stopped  # its traceback leads back here
         return outcome
 
     # --- tenacity's questions, in the order in which it asks them ---
@@ -224,16 +244,26 @@ class _Resending:
             self._sending.again()
         call.attempt += 1
         call.attempt_began = call.clock.monotonic()
-        outcome = await layer.attempt(self._request, call)
+        passed, blocked = call.gates_passed, call.gates_blocked
+        try:
+            outcome = await layer.attempt(self._request, call)
+        except BaseException as error:  # noqa: BLE001  # raised again by `run`
+            # Cancelled. tenacity would ask whether to try again, about the outcome before.
+            if call.gates_blocked > blocked and call.gates_passed == passed:
+                self._give_back()  # it waited at a gate and was never sent
+            self._stopped, self._over = error, True
+            return self._outcome
         if isinstance(outcome.error, _REFUSALS):
             # It was not sent, so the one before it was the last attempt.
             call.attempt -= 1
             refused = isinstance(outcome.error, errors.CircuitOpenError)
+            outcome.error = None  # its traceback leads back to it
             self._end_early("circuit_open" if refused else "rate_limited")
             return self._outcome
         if call.scope.detailed:
             outcome.announce(call)
         self._paid = False
+        self._outcome.error = None  # as above
         self._outcome = outcome
         return outcome
 
@@ -258,20 +288,34 @@ class _Resending:
         layer, call = self._layer, self._call
         judged = self._outcome.judged
         told = None if judged is None else judged.wait
-        self._told = told is not None
         gate_opens, call.gate_opens = call.gate_opens, None
+        now = call.clock.monotonic()
         if told is None:
             strategy = layer.policy.wait
             if strategy is None:
                 self._wait = backoff(layer.policy, call.attempt, self._wait, layer.rng)
             else:
-                self._wait = max(0.0, float(strategy(state)))
+                self._wait = self._by_strategy(strategy, state)
         elif gate_opens is not None:
-            self._wait = max(told, gate_opens - call.clock.monotonic())
-            return 0.0
+            self._wait = told = max(told, gate_opens - now)
         else:
             self._wait = after_told(told, layer.rng)
-        return self._wait
+        self._told = told
+        self._until = now + self._wait
+        return 0.0 if told is not None and gate_opens is not None else self._wait
+
+    def _by_strategy(self, strategy: Callable[[Any], float], state: Any) -> float:
+        """The wait by a strategy for tenacity, which is shown the answer or the error itself."""
+        ours = state.outcome
+        state.outcome = type(ours)(state.attempt_number)
+        if self._outcome.error is not None:
+            state.outcome.set_exception(self._outcome.error)
+        else:
+            state.outcome.set_result(self._outcome.response)
+        try:
+            return max(0.0, float(strategy(state)))
+        finally:
+            state.outcome = ours
 
     def _stop(self, _: object) -> bool:
         """Whether the wait, and so the next attempt, is out of the question. Decided before draining."""
@@ -299,7 +343,7 @@ class _Resending:
             status=outcome.status,
             error=outcome.error_name,
             wait=self._wait,
-            told=self._told,
+            told=self._told is not None,
             max_attempts=call.max_attempts,
         )
         if outcome.response is not None:
@@ -308,18 +352,21 @@ class _Resending:
 
     async def _sleep(self, seconds: float) -> None:
         call = self._call
-        if seconds <= 0.0:
-            return
-        waiter = Waiter(call.clock, blocking=call.blocking)
-        interrupter = call.interrupter
-        if interrupter is not None:
-            interrupter.watch(waiter)
-        try:
-            if await waiter.wait(call.clock.monotonic() + seconds):
-                self._end_early("circuit_open")
-        finally:
+        if seconds > 0.0:
+            waiter = Waiter(call.clock, blocking=call.blocking)
+            interrupter = call.interrupter
             if interrupter is not None:
-                interrupter.unwatch(waiter)
+                interrupter.watch(waiter)
+            try:
+                # From the failure on: the time that draining took counts.
+                if await waiter.wait(self._until):
+                    return self._end_early("circuit_open")
+            finally:
+                if interrupter is not None:
+                    interrupter.unwatch(waiter)
+        if call.deadline is not None and call.clock.monotonic() >= call.deadline:
+            self._end_early("deadline")  # draining took longer than planned
+        return None
 
     # --- what the answers are made of ---
 
@@ -333,8 +380,7 @@ class _Resending:
         return limited or outcome.status in _UNPROCESSED
 
     def _too_long(self) -> bool:
-        judged = self._outcome.judged
-        return judged is not None and (judged.wait or 0.0) > self._layer.policy.max_retry_after
+        return self._told is not None and self._told > self._layer.policy.max_retry_after
 
     def _refuse(self, reason: RefusalReason) -> bool:
         """Tell why there will be no other attempt. Always false: "not again"."""
@@ -354,9 +400,16 @@ class _Resending:
     def _end_early(self, reason: RefusalReason) -> None:
         """The attempt that was planned will not be made; the call ends with the outcome it has."""
         self._over = True
+        self._give_back()
+        self._refuse(reason)
+        call = self._call
+        call.history = (*call.history[:-1], replace(call.history[-1], wait=call.retry_after or 0.0))
+
+    def _give_back(self) -> None:
+        """Of the budget, what was paid for an attempt that will not be made."""
         if self._paid and self._layer.budget is not None:
             self._layer.budget.give_back()
-        self._refuse(reason)
+        self._paid = False
 
 
 def _last_outcome(state: Any) -> _Outcome:

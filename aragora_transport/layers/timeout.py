@@ -72,6 +72,9 @@ class TimeoutTransport(Layer):
         except BaseException as error:
             if alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None
+            if isinstance(error, self.flavor.TimeoutException) and call.clock.monotonic() >= due:
+                # A phase that had been shortened rang first.
+                raise call.too_late(self.flavor, "attempt", seconds) from error
             raise
         if type(alarm) is not TaskAlarm or alarm.rang or call.idle is None or call.clock.manual:
             alarm.stop()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from collections import deque
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from aragora_transport._clock import Clock, LoopBell
+from aragora_transport._clock import Clock, LoopBell, ThreadBell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +19,30 @@ if TYPE_CHECKING:
 # How often the event loop goes round, with every call parked, before time moves: enough for tasks that
 # were just started, or just woken, to get as far as their own next wait.
 _ROUNDS = 20
+
+# The clocks of the calls that the running code is part of, once for each call: one that is made within
+# another (a token fetched in the middle of it) parks for both.
+_inside: ContextVar[tuple[ManualClock, ...]] = ContextVar("_inside", default=())
+
+
+class _Parked:
+    """A waiter that is parked. `turn`: its time has come, and so has its turn among those."""
+
+    __slots__ = ("in_call", "thread", "turn", "until", "waiter")
+
+    def __init__(self, waiter: Waiter, until: float | None, in_call: bool, now: float) -> None:
+        self.waiter = waiter
+        self.until = until
+        self.in_call = in_call
+        self.thread = threading.get_ident()
+        self.turn = self.due(now)
+
+    def due(self, now: float) -> bool:
+        return self.until is not None and self.until <= now
+
+    def leaves(self, now: float) -> bool:
+        """Whether it goes on as soon as its task or thread gets to it."""
+        return self.waiter.woken or self.due(now)
 
 
 class ManualClock(Clock):
@@ -38,7 +64,9 @@ class ManualClock(Clock):
         self._auto = auto
         self._lock = threading.RLock()
         self._calls = 0  # under way
-        self._parked: dict[Bell, float | None] = {}
+        self._calls_parked = 0
+        self._parked: dict[Bell, _Parked] = {}
+        self._due: dict[int, deque[Bell]] = {}  # by thread: those to go on, one after the other
         self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._changes = 0  # of anything that could keep time from moving
@@ -66,28 +94,44 @@ class ManualClock(Clock):
 
     def call_began(self) -> None:
         """A call is under way: time stands still unless it parks here."""
+        inside = _inside.get()
+        _inside.set((*inside, self))
+        if self in inside:
+            return
         with self._lock:
             self._calls += 1
             self._changes += 1
 
     def call_ended(self) -> None:
         """It is over; those that are parked may be all that is left."""
+        inside = list(_inside.get())
+        if self in inside:  # not where a coroutine is closed from outside of its task
+            inside.remove(self)
+            _inside.set(tuple(inside))
+        if self in inside:
+            return
         with self._lock:
             self._calls -= 1
-            self._changes += 1
-            if self._mover is None and self._idle():
-                next(iter(self._parked)).ring()
+            self._changed()
 
     async def park(self, waiter: Waiter, bell: Bell, until: float | None) -> None:
         with self._lock:
-            self._parked[bell] = until
+            parked = _Parked(waiter, until, self in _inside.get(), self._now)
+            self._parked[bell] = parked
+            self._calls_parked += parked.in_call
             self._changes += 1
         try:
-            while not waiter.woken and not (until is not None and self._now >= until):
+            while not (waiter.woken or parked.turn):
                 if not await self._move(bell):
                     await bell.wait(None)
         finally:
-            self._leave(bell)
+            with self._lock:
+                del self._parked[bell]
+                self._calls_parked -= parked.in_call
+                if self._mover is bell:
+                    self._mover = None
+                self._wake_next(parked.thread)
+                self._changed()
 
     def call_at(self, due: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Run `callback` at `due`, in the event loop that asked."""
@@ -95,7 +139,7 @@ class ManualClock(Clock):
         entry = (due, next(self._numbers), lambda: bell.run_soon(callback))
         with self._lock:
             heapq.heappush(self._timers, entry)
-            self._changes += 1
+            self._changed()
 
         def call_off() -> None:
             with self._lock:
@@ -108,37 +152,54 @@ class ManualClock(Clock):
     # --- moving ---
 
     def _idle(self) -> bool:
-        return self._auto and bool(self._parked) and len(self._parked) >= self._calls
+        return self._auto and bool(self._parked) and self._calls_parked >= self._calls
+
+    def _changed(self) -> None:
+        """Something happened after which it may be for one of the parked to move the clock."""
+        self._changes += 1
+        if self._mover is None and self._idle():
+            # One of each thread: a blocking call may hold up the event loop of others that are parked.
+            stay = {
+                parked.thread: bell for bell, parked in self._parked.items() if not parked.leaves(self._now)
+            }
+            for bell in stay.values():
+                bell.ring()
 
     async def _move(self, bell: Bell) -> bool:
         """Let one of the parked move the clock once all are; false when it is not for `bell` to do."""
         with self._lock:
-            if not self._idle() or self._mover not in (None, bell):
+            if self._mover not in (None, bell):
                 return False
-            self._mover = bell
+            self._mover = bell if self._idle() else None
+            if self._mover is None:
+                return False
             seen = self._changes
         for _ in range(_ROUNDS):
             await bell.pause()
             if self._changes != seen:
                 return True  # something happened: look again
         with self._lock:
+            if self._changes != seen:
+                return True
             due = self._next_due()
-            if due is None or not self._idle():
+            if due is None or self._others_leave(bell):
+                self._mover = None
                 return False
             self._move_to(due)
             return True
 
-    def _leave(self, bell: Bell) -> None:
-        with self._lock:
-            del self._parked[bell]
-            self._changes += 1
-            if self._mover is bell:
-                self._mover = None
-                if self._parked:
-                    next(iter(self._parked)).ring()
+    def _others_leave(self, bell: Bell) -> bool:
+        """Whether somebody has yet to go on who was woken, or whose time has come."""
+        here = threading.get_ident() if isinstance(bell, ThreadBell) else None
+        # A thread that parks holds up its own event loop, so nobody else leaves from there.
+        return any(parked.leaves(self._now) and parked.thread != here for parked in self._parked.values())
 
     def _next_due(self) -> float | None:
-        times = [until for until in self._parked.values() if until is not None and until > self._now]
+        times = [
+            parked.until
+            for parked in self._parked.values()
+            if parked.until is not None and parked.until > self._now
+        ]
         if self._timers:
             times.append(self._timers[0][0])
         return min(times, default=None)
@@ -148,9 +209,28 @@ class ManualClock(Clock):
         self._changes += 1
         while self._timers and self._timers[0][0] <= self._now:
             heapq.heappop(self._timers)[2]()
-        for bell, until in self._parked.items():
-            if until is not None and until <= self._now:
+        self._due.clear()
+        for bell, parked in self._parked.items():
+            if parked.due(self._now) and not parked.turn:
+                if isinstance(bell, LoopBell):
+                    self._due.setdefault(parked.thread, deque()).append(bell)
+                else:
+                    # A thread cannot wait until those of its own event loop, which it holds up, have gone.
+                    parked.turn = True
+                    bell.ring()
+        for thread in self._due:
+            self._wake_next(thread)
+
+    def _wake_next(self, thread: int) -> None:
+        """Let go whoever parked first of those whose time has come: trio would let them go in any order."""
+        due = self._due.get(thread)
+        while due:
+            bell = due.popleft()
+            parked = self._parked.get(bell)
+            if parked is not None:
+                parked.turn = True
                 bell.ring()
+                return
 
     def __repr__(self) -> str:
         return f"<ManualClock {self._now:g} s, {self._calls} calls, {len(self._parked)} parked>"

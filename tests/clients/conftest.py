@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 import anyio.lowlevel
@@ -49,11 +50,11 @@ class Tools:
         busy = [one for one in pool.connections if not (one.is_idle() or one.is_closed())]
         return [*pool._requests, *busy]
 
-    @classmethod
-    async def until_free(cls, transport: Any) -> None:
-        """Let the other tasks run until nothing of the pool is taken."""
+    @staticmethod
+    async def until(condition: Callable[[], bool]) -> None:
+        """Let the other tasks run until the condition holds."""
         with anyio.fail_after(10):
-            while cls.taken(transport):
+            while not condition():
                 await anyio.lowlevel.checkpoint()
 
     @staticmethod
