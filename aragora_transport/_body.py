@@ -137,25 +137,30 @@ class _BlockingBody(_Body):
         self._extensions = extensions  # of the request
 
     def __iter__(self) -> Any:
+        due: float | None = None
         try:
             chunks = iter(self.inner)
-            timeouts = self._clamp_read()
+            extensions: dict[str, Any] | None = self._extensions
+            theirs = self._extensions.get("timeout")
+            self._clamp_read(theirs)
             while True:
                 self._check_deadline()
+                due = self.due()
                 try:
                     chunk = next(chunks)
                 except StopIteration:
                     break
                 finally:
-                    if timeouts is not None:
+                    if extensions is not None:
                         # httpcore reads the limit when the first chunk is asked for; a redirect
                         # copies the extensions later and must not inherit what was left of ours.
-                        self._extensions["timeout"], timeouts = timeouts, None
+                        _put_back(extensions, theirs)
+                        extensions = None
                 yield chunk
         except GeneratorExit:
             raise  # closed early: close() tells the hooks
         except BaseException as error:
-            late = self._late(error)
+            late = self._late(error, due)
             self.end(late or error, complete=False)
             if late is not None:
                 raise late from error
@@ -167,24 +172,21 @@ class _BlockingBody(_Body):
         if deadline is not None and self.call.clock.monotonic() >= deadline:
             raise self.too_late()
 
-    def _clamp_read(self) -> dict[str, Any] | None:
+    def _clamp_read(self, theirs: dict[str, Any] | None) -> None:
         """Shorten httpx's read timeout to our limits, the only way to interrupt a blocking read."""
         due = self.due()
         if due is None:
-            return None
-        timeouts: dict[str, Any] = self._extensions.get("timeout") or {}
+            return
         left = max(0.001, due - self.call.clock.monotonic())
-        read = timeouts.get("read")
-        if read is not None and read <= left:
-            return None
-        self._extensions["timeout"] = {**timeouts, "read": left}
-        return timeouts
+        read = None if theirs is None else theirs.get("read")
+        if read is None or read > left:
+            self._extensions["timeout"] = {**(theirs or {}), "read": left}
 
-    def _late(self, error: BaseException) -> Exception | None:
-        deadline = self.call.deadline
-        if deadline is None or not isinstance(error, self.flavor.TimeoutException):
+    def _late(self, error: BaseException, due: float | None) -> Exception | None:
+        """Our own error where a read ended because it had been shortened to what was left."""
+        if due is None or not isinstance(error, self.flavor.TimeoutException):
             return None
-        if self.call.clock.monotonic() < deadline or isinstance(error, self.flavor.DeadlineExceededError):
+        if self.call.clock.monotonic() < due or isinstance(error, self.flavor.DeadlineExceededError):
             return None
         return self.too_late()
 
@@ -193,6 +195,13 @@ class _BlockingBody(_Body):
             self.inner.close()
         finally:
             self.end(None, complete=False)
+
+
+def _put_back(extensions: dict[str, Any], theirs: dict[str, Any] | None) -> None:
+    if theirs is None:
+        extensions.pop("timeout", None)
+    else:
+        extensions["timeout"] = theirs
 
 
 @functools.cache

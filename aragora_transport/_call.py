@@ -328,8 +328,8 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions: dict[str, Any] = request.extensions
-        options = extensions.get(RECORD)
-        if options is None:
+        options = extensions.get(RECORD, NO_OPTIONS)
+        if options is NO_OPTIONS:
             call = Call(self, request.method, NO_OPTIONS)
         else:
             call = Call(self, _operation(request, options), options)

@@ -380,8 +380,8 @@ class Circuit:
 
     def watch(self, waiter: Waiter) -> None:
         self._sleepers.add(waiter)
-        if self.era.state == OPEN:
-            waiter.wake()
+        if self.era.state == OPEN and self.refusing() is not None:
+            waiter.wake()  # it opened after the waiter's call had asked
 
     def unwatch(self, waiter: Waiter) -> None:
         self._sleepers.discard(waiter)

@@ -135,18 +135,20 @@ class Sending:
             else:
                 self._request.extensions["trace"] = self._theirs
 
-    def _note(self, name: str) -> None:
+    def _note(self, name: str, info: dict[str, Any]) -> None:
         self._saw_network = True
         if name.endswith("send_request_headers.started"):
-            self._headers_left = True
+            # A proxy is first asked for a tunnel, in a request of httpcore's own.
+            sent = info.get("request")
+            self._headers_left = getattr(sent, "method", None) != b"CONNECT"
 
     def _trace(self, name: str, info: dict[str, Any]) -> None:
-        self._note(name)
+        self._note(name, info)
         if self._theirs is not None:
             self._theirs(name, info)
 
     async def _trace_async(self, name: str, info: dict[str, Any]) -> None:
-        self._note(name)
+        self._note(name, info)
         if self._theirs is not None:
             await self._theirs(name, info)
 

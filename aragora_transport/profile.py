@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from aragora_transport._park import read_small
+from aragora_transport._park import close, read_small
 from aragora_transport._retry_after import told_wait
 
 if TYPE_CHECKING:
@@ -80,10 +80,14 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
     if known is None:
         judged: Judgement | None = None
         if profile.classify is not None:
-            body = None
-            if profile.reads_body is not None and profile.reads_body(response):
-                body = await read_small(response, call, flavor)
-            judged = profile.classify(response, body)
+            try:
+                body = None
+                if profile.reads_body is not None and profile.reads_body(response):
+                    body = await read_small(response, call, flavor)
+                judged = profile.classify(response, body)
+            except BaseException:
+                await close(response, call)  # the error goes to the caller in its place: nobody else can
+                raise
         known = response.extensions[_JUDGEMENT] = judged or _plain_http(response, call)
     return known
 

@@ -63,32 +63,42 @@ def made(kind, fields, name="httpx", **more):
         (
             RateLimitedError,
             LIMITED,
-            "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and that is longer than "
-            "max_retry_after; try again after that",
+            (
+                "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and that is "
+                "longer than max_retry_after; try again after that"
+            ),
         ),
         (
             RateLimitedError,
             {**LIMITED, "reason": "deadline"},
-            "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and that is past the "
-            "call's deadline; try again after that",
+            (
+                "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and that is "
+                "past the call's deadline; try again after that"
+            ),
         ),
         (
             RateLimitedError,
             {**LIMITED, "reason": "queue_full"},
-            "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and too many calls wait "
-            "for it already; try again after that",
+            (
+                "slack chat.postMessage: rate limited, the gate of 'slack' opens in 90 s and too many "
+                "calls wait for it already; try again after that"
+            ),
         ),
         (
             DeadlineExceededError,
             DEADLINE,
-            "slack chat.postMessage: no end within the total limit of 10 s, in attempt 2, 10 s after the "
-            "call began (before that: 503)",
+            (
+                "slack chat.postMessage: no end within the total limit of 10 s, in attempt 2, 10 s after the "
+                "call began (before that: 503)"
+            ),
         ),
         (
             DeadlineExceededError,
             {**DEADLINE, "limit": "attempt", "last": None},
-            "slack chat.postMessage: no end within the attempt limit of 10 s, in attempt 2, 10 s after the "
-            "call began",
+            (
+                "slack chat.postMessage: no end within the attempt limit of 10 s, in attempt 2, 10 s "
+                "after the call began"
+            ),
         ),
     ],
 )
@@ -182,9 +192,9 @@ class TestRaised:
         self.is_theirs(world, caught.value, world.httpx.TransportError)
         assert caught.value.retry_after == 90.0
 
-    @pytest.mark.parametrize("timeout", [TimeoutPolicy(total=3.0), TimeoutPolicy(attempt=3.0)])
-    async def test_a_limit_that_ran_out(self, world, timeout):
-        stack = world.stack(world.scripted(Hang()), policy=Policy(timeout=timeout, retry=None))
+    @pytest.mark.parametrize("limits", [TimeoutPolicy(total=3.0), TimeoutPolicy(attempt=3.0)])
+    async def test_a_limit_that_ran_out(self, world, limits):
+        stack = world.stack(world.scripted(Hang()), policy=Policy(timeout=limits, retry=None))
         with pytest.raises(DeadlineExceededError, match="limit of 3 s, in attempt 1") as caught:
             await world.get(stack)
         self.is_theirs(world, caught.value, world.httpx.TimeoutException)

@@ -42,7 +42,7 @@ def test_a_failure_says_what_for_people_and_for_programs():
 def test_the_guides_own_call_works():
     assert ConnectorResult.failure("Service temporarily unavailable").error_code is None
     assert ConnectorResult(success=True, data={"a": 1}) == ConnectorResult.success({"a": 1})
-    by_position = ConnectorResult(False, None, "busy", "503", True)  # noqa: FBT003  # as a dataclass allows
+    by_position = ConnectorResult(False, None, "busy", "503", True)
     assert by_position == ConnectorResult.failure("busy", code="503", retryable=True)
 
 
@@ -56,7 +56,7 @@ def test_a_success_without_data_is_one():
     [
         ConnectorResult,
         lambda: ConnectorResult(data={}),
-        lambda: ConnectorResult.failure(),
+        ConnectorResult.failure,
         lambda: ConnectorResult.success({}, code="x"),
         lambda: ConnectorResult.failure("x", error_code="y"),
     ],

@@ -72,8 +72,10 @@ class BreakerTransport(Layer):
             if response.status_code < 400 and self._plain and permit.closed:
                 call.hooks.append(permit.hook or self._hook(circuit, permit))
                 return response
+            call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
             judged = await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
+            call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
         self._settle(circuit, permit, call, response, judged)
@@ -133,7 +135,6 @@ class BreakerTransport(Layer):
         settled: bool = False,
     ) -> None:
         circuit.failure(permit, cause, error, settled=settled)
-        call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
         if circuit.changes:
             self._tell(circuit, call)
 

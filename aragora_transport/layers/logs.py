@@ -184,7 +184,7 @@ def _emit(level: int, event: str, message: str, args: tuple[Any, ...], fields: d
 def configure_logging(
     *, json: bool = True, level: int | str = "INFO", stream: TextIO | None = None
 ) -> logging.Handler:
-    """Write the records of `aragora_transport` to `stream` (default stderr), as JSON lines unless told not to.
+    """Write the records of `aragora_transport` to `stream` (default stderr), by default as JSON lines.
 
     Calling it again replaces the handler of the time before. Returns the handler.
     """

@@ -8,6 +8,7 @@ is the only file that imports tenacity.
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,7 @@ class RetryTransport(Layer):
         call.max_attempts = self._max_attempts
         if (
             call.options is not NO_OPTIONS
+            and (call.options.max_attempts is not None or call.options.idempotent is not None)
             or request.method not in IDEMPOTENT_METHODS
             # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
             or not hasattr(request, "_content")
@@ -420,7 +422,10 @@ def _last_outcome(state: Any) -> _Outcome:
 
 def _is_tls_verification(error: BaseException) -> bool:
     cause: BaseException | None = error
-    while cause is not None:
+    handled = (
+        sys.exception()
+    )  # the caller may try elsewhere because of it; our error only came in its context
+    while cause is not None and cause is not handled:
         if type(cause).__name__ == "SSLCertVerificationError":
             return True
         cause = cause.__cause__ or cause.__context__

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._alarm import TaskAlarm
-from aragora_transport._call import CALL, NO_OPTIONS
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.layers._layer import Layer
 from aragora_transport.policy import TimeoutPolicy
@@ -57,7 +57,7 @@ class TimeoutTransport(Layer):
             extensions.get("timeout") != usual
             or usual is None
             or seconds is None
-            or call.options is not NO_OPTIONS
+            or call.options.attempt_timeout is not None
             or call.deadline is not None
             or call.blocking
             or self._profile.long_poll is not None
@@ -92,7 +92,12 @@ class TimeoutTransport(Layer):
             clamped = _clamp(theirs, due - call.clock.monotonic())
             if clamped is not None:
                 request.extensions["timeout"] = clamped
-            elif call.options is NO_OPTIONS and seconds is not None and theirs is not None:
+            elif (
+                call.options.attempt_timeout is None
+                and call.deadline is None
+                and seconds is not None
+                and theirs is not None
+            ):
                 self._usual = (theirs.copy(), seconds, call.idle)
         try:
             if due is None or call.blocking:

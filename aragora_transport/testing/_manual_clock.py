@@ -209,16 +209,23 @@ class ManualClock(Clock):
         self._changes += 1
         while self._timers and self._timers[0][0] <= self._now:
             heapq.heappop(self._timers)[2]()
+        self._line_up()
+
+    def _line_up(self) -> None:
+        """Put those whose time has come in line: by their time, then in the order in which they parked."""
         self._due.clear()
-        for bell, parked in self._parked.items():
-            if parked.due(self._now) and not parked.turn:
-                if isinstance(bell, LoopBell):
-                    self._due.setdefault(parked.thread, deque()).append(bell)
-                else:
-                    # A thread cannot wait until those of its own event loop, which it holds up, have gone.
-                    parked.turn = True
-                    bell.ring()
-        for thread in self._due:
+        going: set[int] = set()  # threads in which somebody's turn has come already
+        due = [(bell, parked) for bell, parked in self._parked.items() if parked.due(self._now)]
+        for bell, parked in sorted(due, key=lambda pair: pair[1].until or 0.0):
+            if not isinstance(bell, LoopBell):
+                # A thread cannot wait until those of its own event loop, which it holds up, have gone.
+                parked.turn = True
+                bell.ring()
+            elif parked.turn:
+                going.add(parked.thread)
+            else:
+                self._due.setdefault(parked.thread, deque()).append(bell)
+        for thread in self._due.keys() - going:
             self._wake_next(thread)
 
     def _wake_next(self, thread: int) -> None:

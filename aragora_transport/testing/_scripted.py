@@ -109,7 +109,7 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         sent = Sent(
             method=request.method,
             url=str(request.url),
-            headers=request.headers,
+            headers=request.headers.copy(),  # an auth flow changes them for its next send
             extensions=dict(request.extensions),
             at=self._clock.monotonic(),
         )
@@ -125,7 +125,7 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             step = Reply(status=step)
         if isinstance(step, Hang | Reply):
             after = math.inf if isinstance(step, Hang) else step.after
-            await self.pause(after, request, blocking=blocking)
+            await self.pause(after, _read_timeout(request), request, blocking=blocking)
         if not isinstance(step, Reply):
             raise _error(step, request)
         sent.status = step.status
@@ -134,10 +134,8 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         stream = type("ScriptedStream", (ours, base), {})(step, request, sent, self)
         return self.flavor.module.Response(step.status, headers=dict(step.headers), stream=stream)
 
-    async def pause(self, seconds: float, request: Any, *, blocking: bool) -> None:
+    async def pause(self, seconds: float, read: float | None, request: Any, *, blocking: bool) -> None:
         """Keep the client waiting, as long as its own read timeout allows."""
-        timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
-        read = timeouts.get("read")
         if read is None or seconds <= read:
             if seconds > 0:
                 await self._clock.sleep(seconds, blocking=blocking)
@@ -190,11 +188,12 @@ class _Stream:
 
 class _AsyncStream(_Stream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = _read_timeout(self.request)
         for part in self.parts():
             if isinstance(part, bytes):
                 yield part
             else:
-                await self.network.pause(part, self.request, blocking=False)
+                await self.network.pause(part, read, self.request, blocking=False)
 
     async def aclose(self) -> None:
         self.sent.closed = True
@@ -202,14 +201,21 @@ class _AsyncStream(_Stream):
 
 class _BlockingStream(_Stream):
     def __iter__(self) -> Iterator[bytes]:
+        read = _read_timeout(self.request)
         for part in self.parts():
             if isinstance(part, bytes):
                 yield part
             else:
-                drive(self.network.pause(part, self.request, blocking=True))
+                drive(self.network.pause(part, read, self.request, blocking=True))
 
     def close(self) -> None:
         self.sent.closed = True
+
+
+def _read_timeout(request: Any) -> float | None:
+    """As httpcore does: looked up when headers are waited for, and once more when the body begins."""
+    timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
+    return timeouts.get("read")
 
 
 def _error(error: Any, request: Any) -> Exception:

@@ -21,13 +21,10 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """The backend of the test's world or `kind`, else asyncio; blocking clients block asyncio's loop."""
-    for name in ("world", "async_world"):
-        if name in request.fixturenames:
-            backend: str = request.getfixturevalue(name).backend
-            return backend
-    return "trio" if "kind" in request.fixturenames and request.getfixturevalue("kind") == "trio" else "asyncio"
+def anyio_backend(request: pytest.FixtureRequest, anyio_backend: str) -> str:
+    """Trio for a client of that `kind`; a blocking one blocks asyncio's loop."""
+    trio = "kind" in request.fixturenames and request.getfixturevalue("kind") == "trio"
+    return "trio" if trio else anyio_backend
 
 
 class Tools:

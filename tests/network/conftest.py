@@ -102,7 +102,8 @@ class Sockets:
         """The flavour's own transport, by default with a pool of size one: whatever leaks is missed at once."""
         make = self.httpx.HTTPTransport if self.blocking else self.httpx.AsyncHTTPTransport
         keywords.setdefault("limits", self.httpx.Limits(max_connections=connections))
-        return make(trust_env=False, **keywords)
+        # No TLS here, and the certificates take longer to load than most tests to run.
+        return make(trust_env=False, verify=False, **keywords)
 
     def stack(self, below: Any, **keywords: Any) -> Any:
         keywords.setdefault("policy", quick())

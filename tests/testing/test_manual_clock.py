@@ -142,6 +142,24 @@ async def test_sleepers_wake_by_their_time_and_then_in_the_order_in_which_they_p
     assert woken == sorted((nap, number) for number, nap in enumerate(naps))
 
 
+async def test_advance_wakes_sleepers_in_the_same_order():
+    clock = ManualClock(auto=False)
+    naps = [3.0, 1.0, 2.0, 1.0, 2.0, 3.0, 1.0]
+    woken = []
+
+    async def nap(number):
+        await clock.sleep(naps[number])
+        woken.append((naps[number], number))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(len(naps)):
+            tasks.start_soon(nap, number)
+            await anyio.lowlevel.checkpoint()
+        await rounds(10)
+        clock.advance(5.0)
+    assert woken == sorted((nap, number) for number, nap in enumerate(naps))
+
+
 async def test_who_is_woken_gets_to_its_next_wait_before_time_goes_on(clock):
     seen = []
 
