@@ -51,7 +51,7 @@ class _Body:
 class _AsyncBody(_Body):
     """Its own iterator: one frame a chunk."""
 
-    _chunks: Any
+    _chunks: Any = None
 
     def __init__(self, inner: Any, call: Call) -> None:
         self.inner = inner
@@ -59,7 +59,8 @@ class _AsyncBody(_Body):
         self.over = False
 
     def __aiter__(self) -> _AsyncBody:
-        self._chunks = self.inner.__aiter__()
+        if self._chunks is None:  # who read the beginning asks again for the rest
+            self._chunks = self.inner.__aiter__()
         return self
 
     async def __anext__(self) -> bytes:

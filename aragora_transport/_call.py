@@ -19,6 +19,7 @@ from aragora_transport._alarm import Alarms
 from aragora_transport._body import body_class
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
+from aragora_transport._redact import describe_error
 from aragora_transport.correlation import current, new_id
 from aragora_transport.events import BodyFailed, CallFinished
 
@@ -75,7 +76,6 @@ def _refused(name: str, value: object, wanted: str) -> ValueError:
 
 
 NO_OPTIONS = CallOptions()
-_UNSENT = ("CircuitOpenError", "RateLimitedError")  # refused by layers of ours: no attempt was made
 
 
 def call_options(
@@ -112,7 +112,8 @@ def call_options(
 class Attempt:
     """One send of a call.
 
-    `status` or `error` (the class's name): what came back. `seconds`: until then.
+    `status` or `error` (the class's name): what came back; both, where an answer whose status tells of no
+    failure holds one, by the platform's own code for it. `seconds`: until then.
     `wait`: seconds between it and the next send; on the last one what the platform asked to wait
     and nobody waited, else 0.
     """
@@ -152,14 +153,16 @@ class Call:
     ended: float | None = None
     status: int | None = None
     error: str | None = None
+    hidden: str | None = None  # the failure inside an answer whose status tells of none
     retry_after: float | None = None  # a wait the platform asked for that ended the call
     deadline: float | None = None  # when the clock reads this, the call is over
     total: float | None = None  # the limit that the deadline came from, for error messages
     idle: float | None = None  # the longest silence of the body
     alarm: TaskAlarm | None = None  # the attempt's, at rest: it goes on as that of the body
     gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
-    gates_passed = 0
-    gates_blocked = 0
+    gates_passed = 0  # attempts that were let through, at once or after a wait
+    gates_blocked = 0  # attempts that were held or refused
+    gated = False  # the present attempt is held at a gate, or was refused there
     interrupter: Interrupter | None = None
     _id: str | None = None
 
@@ -214,12 +217,12 @@ class Call:
         """Every attempt so far, the first one first."""
         if len(self.history) >= self.attempt or (self.status is None and self.error is None):
             return self.history
-        if self.error in _UNSENT:
-            return self.history
+        if self.gated or self.error == "CircuitOpenError":
+            return self.history  # layers of ours held or refused the last one: it was never sent
         ended = self.ended if self.ended is not None else self.clock.monotonic()
         last = Attempt(
             status=self.status,
-            error=None if self.status is not None else self.error,
+            error=self.hidden if self.status is not None else self.error,
             seconds=ended - (self.began if self.attempt_began is None else self.attempt_began),
             wait=self.retry_after or 0.0,
         )
@@ -260,7 +263,7 @@ class Call:
                 BodyFailed,
                 status=self.status,
                 error=type(error).__name__,
-                text=str(error),
+                text=describe_error(error),
                 max_attempts=self.max_attempts,
             )
         if self.scope.detailed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from typing import Any, Literal
 
 from aragora_transport import errors
@@ -75,9 +76,12 @@ def flavor_of(transport: object) -> Flavor:
     known = getattr(transport, "flavor", None)
     if isinstance(known, Flavor):
         return known
+    httpx2: Any = sys.modules.get("httpx2")
+    # Asked for by identity as well: some SDKs export a base under a name of theirs and rename its module.
+    bases = () if httpx2 is None else (httpx2.BaseTransport, httpx2.AsyncBaseTransport)
     for base in type(transport).__mro__:
         root = base.__module__.partition(".")[0]
-        if root == "httpx2":
+        if root == "httpx2" or base in bases:
             return flavor("httpx2")
         if root == "httpx":
             break

@@ -6,6 +6,7 @@ again; a small body is read to judge an answer whose status does not tell.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,14 @@ async def close(response: Any, call: Call) -> None:
     """Close a response's stream, whichever kind of client it belongs to."""
     if call.blocking:
         response.stream.close()
-    else:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
         await response.stream.aclose()
+    else:
+        # httpx's httpcore loses a connection for good when a task is cancelled just as it closes an answer.
+        await asyncio.shield(asyncio.ensure_future(response.stream.aclose()))
 
 
 async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:

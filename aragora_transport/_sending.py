@@ -52,7 +52,10 @@ def _all_files_seekable(stream: Any) -> bool:
 
 
 class _OneShot:
-    """A request body that can be read once, and tells when that began."""
+    """A request body that can be read once, and tells when that began.
+
+    It hands out the body's own iterator, so that who stops reading can close it as without us.
+    """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -60,10 +63,9 @@ class _OneShot:
 
 
 class _AsyncOneShot(_OneShot):
-    async def __aiter__(self) -> Any:
+    def __aiter__(self) -> Any:
         self.pulled = True
-        async for chunk in self.inner:
-            yield chunk
+        return self.inner.__aiter__()
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -72,7 +74,7 @@ class _AsyncOneShot(_OneShot):
 class _BlockingOneShot(_OneShot):
     def __iter__(self) -> Any:
         self.pulled = True
-        yield from self.inner
+        return iter(self.inner)
 
     def close(self) -> None:
         self.inner.close()

@@ -104,7 +104,7 @@ class RateLimitWaited(Event):
 class BodyFailed(Event):
     """The body of an answer died or stalled after its headers, with `status`.
 
-    `error` is the class's name, `text` what it says.
+    `error` is the class's name, `text` what the error says of itself.
     """
 
     status: int | None

@@ -154,7 +154,7 @@ class RetryPolicy:
         _number(owner, "max_retry_after", self.max_retry_after, at_least=0)
         _choice(owner, "jitter", self.jitter, _JITTERS)
         _choice(owner, "resend_unsafe", self.resend_unsafe, _RESEND_UNSAFE)
-        object.__setattr__(self, "statuses", _statuses(owner, self.statuses))
+        object.__setattr__(self, "statuses", http_statuses(owner, "statuses", self.statuses))
         if self.budget is not None and not isinstance(self.budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
             raise ValueError(f"{owner}(budget={_short(self.budget)}): budget must be a RetryBudget or None")
         if self.wait is not None and not callable(self.wait):
@@ -163,16 +163,15 @@ class RetryPolicy:
             )
 
 
-def _statuses(owner: str, values: Iterable[int]) -> frozenset[int]:
+def http_statuses(owner: str, name: str, values: Iterable[int]) -> frozenset[int]:
+    """`values` as a frozen set; raises `ValueError` for what is no set of HTTP statuses."""
     try:
         statuses = frozenset(values)
     except TypeError:
-        raise ValueError(
-            f"{owner}(statuses={_short(values)}): statuses must be a set of HTTP statuses"
-        ) from None
+        raise ValueError(f"{owner}({name}={_short(values)}): {name} must be a set of HTTP statuses") from None
     wrong = [s for s in statuses if not isinstance(s, int) or not 100 <= s <= 599]  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
     if wrong:
-        raise ValueError(f"{owner}(statuses=...): {wrong[0]!r} is not an HTTP status from 100 to 599")
+        raise ValueError(f"{owner}({name}=...): {_short(wrong[0])} is not an HTTP status from 100 to 599")
     return statuses
 
 

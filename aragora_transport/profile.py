@@ -6,12 +6,14 @@ buckets, is one more value of this class; retry, breaker, rate limit and metrics
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from aragora_transport._park import close, read_small
-from aragora_transport._retry_after import told_wait
+from aragora_transport._retry_after import told_number, told_wait
+from aragora_transport.policy import http_statuses
 
 if TYPE_CHECKING:
     from aragora_transport._call import Call
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["success", "failure", "neither"]
 
+_VERDICTS = ("success", "failure", "neither")
 _JUDGEMENT = "aragora_transport.judgement"
 
 
@@ -28,9 +31,10 @@ class Judgement:
 
     `verdict`: for the circuit: "success", "failure", or "neither" (429 says nothing of its health).
     `retryable`: sent again; `None` leaves it to `RetryPolicy.statuses`.
-    `wait`: seconds that the platform asked to wait, where it did.
+    `wait`: seconds that the platform asked to wait, where it did. It may be handed on as the platform
+        wrote it: text that is a number is one, and what is no sane wait counts as none told.
     `limited`: the platform refused because of its rate limit; the gate closes for `wait`.
-    `code`: the platform's own error code, for metrics and results.
+    `code`: the platform's own error code, for logs, records and results.
     """
 
     verdict: Verdict
@@ -38,6 +42,23 @@ class Judgement:
     wait: float | None = None
     limited: bool = False
     code: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict not in _VERDICTS:
+            raise ValueError(
+                f"Judgement(verdict={self.verdict!r}): verdict must be one of {', '.join(_VERDICTS)}"
+            )
+        if self.wait is not None:
+            object.__setattr__(self, "wait", told_number(self.wait))
+
+    @property
+    def failed(self) -> bool:
+        """Whether the caller did not get what it asked for, whoever is to blame."""
+        return self.verdict != "success" or self.code is not None or self.retryable is True
+
+    def hidden(self, status: int) -> str | None:
+        """The name of a failure that the status does not tell."""
+        return (self.code or "failure") if status < 400 and self.failed else None
 
 
 SUCCESS = Judgement(verdict="success")
@@ -65,6 +86,14 @@ class Profile:
     rate_key: Callable[[Any], str | None] | None = None
     long_poll: Callable[[Any], float | None] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("classify", "reads_body", "rate_key", "long_poll"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                raise ValueError(f"Profile({name}={reprlib.repr(given)}): {name} must be a callable or None")
+        statuses = http_statuses("Profile", "retry_statuses", self.retry_statuses)
+        object.__setattr__(self, "retry_statuses", statuses)
+
     @property
     def plain(self) -> bool:
         """Whether a status below 400 is a success without another look."""
@@ -84,17 +113,27 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
                 body = None
                 if profile.reads_body is not None and profile.reads_body(response):
                     body = await read_small(response, call, flavor)
-                judged = profile.classify(response, body)
+                judged = _classified(profile, profile.classify(response, body))
             except BaseException:
                 await close(response, call)  # the error goes to the caller in its place: nobody else can
                 raise
         known = response.extensions[_JUDGEMENT] = judged or _plain_http(response, call)
+    call.hidden = known.hidden(response.status_code)
     return known
+
+
+def _classified(profile: Profile, judged: Any) -> Judgement | None:
+    if judged is not None and not isinstance(judged, Judgement):
+        raise TypeError(
+            f"classify() of the profile {profile.name!r} returned {reprlib.repr(judged)}; it must return a "
+            "Judgement, or None for what plain HTTP says"
+        )
+    return judged
 
 
 def _plain_http(response: Any, call: Call) -> Judgement:
     status: int = response.status_code
-    if status < 400:  # HTTP's own border between answers and errors
+    if status < 400 and "retry-after" not in response.headers:  # HTTP's own border of errors
         return SUCCESS
     wait = told_wait(response.headers, call.clock.time())
     if status == 429:  # Too Many Requests, RFC 6585

@@ -82,9 +82,9 @@ def _build(
     if policy.timeout is not None:
         transport = DeadlineTransport(transport, policy=policy.timeout, **common)
     if policy.metrics:
-        transport = MetricsTransport(transport, registry=registry, **common)
+        transport = MetricsTransport(transport, registry=registry, profile=profile, **common)
     if policy.log:
-        transport = LogTransport(transport, **common)
+        transport = LogTransport(transport, profile=profile, **common)
     return transport
 
 

@@ -35,7 +35,7 @@ class World:
 
     def layer(self, kind: Any, below: Any, **keywords: Any) -> Any:
         """One layer over a network, in this clock's time."""
-        if self.blocking and isinstance(below, ScriptedTransport):
+        if self.blocking and hasattr(below, "handle_request"):
             below = Driven(below)
         return kind(below, clock=self.clock, **keywords)
 

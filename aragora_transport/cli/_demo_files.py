@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+class FilesError(Exception):
+    """There is nowhere to leave files."""
+
+
 class Files:
     """A temporary directory that stays. The log is written as it comes, the metrics when the block ends."""
 
@@ -23,7 +27,13 @@ class Files:
         self.paths: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        directory = Path(tempfile.mkdtemp(prefix="aragora-transport-demo-"))
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="aragora-transport-demo-"))
+        except OSError as error:
+            raise FilesError(
+                f"no directory for metrics and logs could be made ({error}); set TMPDIR to one that exists "
+                "and may be written to"
+            ) from error
         self.paths = {"metrics": str(directory / "metrics.prom"), "logs": str(directory / "log.jsonl")}
         self._log = Path(self.paths["logs"]).open("w", encoding="utf-8", buffering=1)
         self._handler = configure_logging(json=True, stream=self._log)

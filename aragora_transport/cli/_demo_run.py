@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from aragora_transport import Policy, call_options, resilient
-from aragora_transport.cli._demo_files import Files
+from aragora_transport.cli._demo_files import Files, FilesError
 from aragora_transport.cli._demo_server import FlakyServer, ServerError, flaky_server
 from aragora_transport.cli._demo_traffic import Arrival, Caller, arrivals, drive
 
@@ -32,21 +32,25 @@ _GRACE = 6.0  # after the last arrival; with the default time a run stays under 
 
 def play(run: Run, view: View) -> int:
     """Run it and show it; the exit status."""
-    with Files() as files:
-        try:
-            asyncio.run(_play(run, view, files))
-        except KeyboardInterrupt:
-            run.interrupted = True
-        except ServerError as error:
-            view.close()
-            print(f"aragora-transport demo: {error}", file=sys.stderr)
-            return 1
-        finally:
-            view.close()
+    try:
+        with Files() as files:
+            _play_until_stopped(run, view, files)
+    except (FilesError, ServerError) as error:
+        print(f"aragora-transport demo: {error}", file=sys.stderr)
+        return 1
     view.end(run, files.paths)
     if run.interrupted:
         return INTERRUPTED
     return 0 if run.ours_served_more else 1
+
+
+def _play_until_stopped(run: Run, view: View, files: Files) -> None:
+    try:
+        asyncio.run(_play(run, view, files))
+    except KeyboardInterrupt:
+        run.interrupted = True
+    finally:
+        view.close()
 
 
 async def _play(run: Run, view: View, files: Files) -> None:

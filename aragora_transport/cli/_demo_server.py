@@ -66,11 +66,13 @@ class FlakyServer:
         assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
         self._process.stdin.close()
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await self._process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self._process.wait()
         finally:
-            with suppress(ProcessLookupError):
+            if self._process.returncode is None:
                 self._process.kill()
+                await self._process.wait()
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for

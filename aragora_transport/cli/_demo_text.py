@@ -182,6 +182,4 @@ def heading(run: Run) -> str:
 def closing_lines(run: Run, files: dict[str, str]) -> list[str]:
     """What follows the tables: what it means, and where the rest can be read."""
     lines = [line for remark in remarks(run) for line in textwrap.wrap(remark, WIDTH)]
-    if files:
-        lines += ["", *(f"{what + ':':<9} {path}" for what, path in files.items())]
-    return lines
+    return [*lines, "", *(f"{what + ':':<9} {path}" for what, path in files.items())]

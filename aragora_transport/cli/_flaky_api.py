@@ -208,18 +208,19 @@ class Listener:
         self._api = api
         self._lane = lane
         self._connections: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def open(self) -> int:
         """Listen on a free loopback port and return it."""
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self._servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
         return port
 
     async def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for writer in self._connections.values():
             writer.transport.abort()
         if handlers := [task for task in self._connections if task is not None]:
@@ -276,8 +277,8 @@ async def _serve(api: FlakyApi) -> None:
     while line := await lines.get():
         if line == "start":
             api.start()
-        elif line.startswith("report "):
-            _tell({"number": int(line.split()[1]), "lanes": api.report()})
+        else:
+            _tell({"number": int(line.removeprefix("report ")), "lanes": api.report()})
     for listener in listeners.values():
         await listener.close()
 

@@ -5,6 +5,8 @@ Not an extension point: a layer of your own needs nothing but `httpx.AsyncBaseTr
 
 from __future__ import annotations
 
+import functools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -14,6 +16,7 @@ from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from aragora_transport._clock import Clock
@@ -60,10 +63,13 @@ class Layer(httpx.AsyncBaseTransport):
         self._platform = platform
         self._scope: CallScope | None = None
 
-    async def _alone(self, request: Any) -> Any:
-        """Handle a request that comes with no call: this layer is the outermost one."""
+    async def _alone(self, request: Any, handle: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+        """Handle a request that comes with no call, by the layer's own `handle`: it is the outermost one."""
         if self._scope is None:
-            self._scope = CallScope(self, platform=self._platform, clock=self._clock)
+            # Not `self`: what instrumentation puts on the instance, or a subclass in front of the layer's
+            # own method, has seen this request already.
+            top = SimpleNamespace(handle_async_request=functools.partial(handle, self), flavor=self.flavor)
+            self._scope = CallScope(top, platform=self._platform, clock=self._clock)
         return await self._scope.handle_async_request(request)
 
     async def __aenter__(self) -> Self:

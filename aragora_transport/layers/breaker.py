@@ -62,7 +62,7 @@ class BreakerTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, BreakerTransport.handle_async_request)
         circuit = self._only or self._circuit(request, call)
         permit = circuit.era
         if not permit.closed:
@@ -83,7 +83,7 @@ class BreakerTransport(Layer):
 
     def _settle(self, circuit: Circuit, permit: Era, call: Call, response: Any, judged: Judgement) -> None:
         """At the headers: a failure and a probe; an ordinary success when its body has ended."""
-        cause = str(response.status_code)
+        cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
         if slow is not None and judged.verdict == "success" and call.attempt_seconds > slow:
             judged, cause = FAILURE, f"{cause} after more than {slow:g} s"

@@ -41,7 +41,7 @@ class DeadlineTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, DeadlineTransport.handle_async_request)
         total = self._total
         if call.options is not NO_OPTIONS:
             total = call.options.total_timeout or total

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
-from aragora_transport._redact import one_line
+from aragora_transport._redact import describe_error, one_line
 from aragora_transport.events import (
     BodyFailed,
     CircuitChanged,
@@ -21,11 +21,13 @@ from aragora_transport.events import (
     RetryScheduled,
 )
 from aragora_transport.layers._layer import Layer
+from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport.events import Event
+    from aragora_transport.profile import Judgement, Profile
 
 logger = logging.getLogger("aragora_transport")
 logger.addHandler(logging.NullHandler())
@@ -40,59 +42,60 @@ class LogTransport(Layer):
     refused. INFO: a retry saved the call, a gate held it, the platform refused the request (4xx).
     """
 
-    def __init__(self, below: Any, *, platform: str = "default", clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        below: Any,
+        *,
+        profile: Profile = PLAIN,
+        platform: str = "default",
+        clock: Clock = SYSTEM,
+    ) -> None:
         super().__init__(below, platform=platform, clock=clock)
+        self._profile = profile
         self.observer = Observers(self._observe)
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, LogTransport.handle_async_request)
         call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
+            judged = None
+            if not self._profile.plain:
+                judged = await judge(self._profile, response, call, self.flavor)
         except Exception as error:
             self._failed(call, error)
             raise
         status = response.status_code
-        if status >= 400:  # HTTP's border between answers and errors
-            level = logging.WARNING if status >= 500 or status == 429 else logging.INFO  # as above
-            self._log(level, "failed", call, status=status, error=f"HTTP {status}")
+        if status >= 400 or call.hidden is not None:  # HTTP's border between answers and errors
+            self._refused(call, status, judged)
         elif call.attempt > 1:
-            _emit(
+            self._emit(
                 logging.INFO,
                 "recovered",
                 "%s %s succeeded in attempt %s of %s",
                 (call.platform, call.operation, call.attempt, call.max_attempts),
-                _fields(
-                    call.platform,
-                    call.operation,
-                    call.attempt,
-                    call.max_attempts,
-                    status,
-                    call.correlation_id,
-                ),
+                _call_fields(call, status),
             )
         return response
 
-    def _failed(self, call: Call, error: Exception) -> None:
-        text = _describe(type(error).__name__, str(error))
-        self._log(logging.WARNING, "failed", call, status=None, error=text)
+    def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
+        """The answer is an error: ours to look into where the platform is unwell, else the caller's own."""
+        if judged is None:
+            serious = status >= 500 or status == 429
+        else:
+            serious = judged.verdict != "success" or judged.retryable is True
+        level = logging.WARNING if serious else logging.INFO
+        self._failure(level, "failed", call.hidden or f"HTTP {status}", _call_fields(call, status))
 
-    def _log(self, level: int, event: str, call: Call, *, status: int | None, error: str) -> None:
-        _failure(
-            level,
-            event,
-            error,
-            _fields(
-                call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id
-            ),
-        )
+    def _failed(self, call: Call, error: Exception) -> None:
+        self._failure(logging.WARNING, "failed", describe_error(error), _call_fields(call, call.status))
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):
             error = event.error or f"HTTP {event.status}"
-            _failure(
+            self._failure(
                 logging.WARNING,
                 "retry",
                 error,
@@ -100,14 +103,10 @@ class LogTransport(Layer):
                 retry_in_s=round(event.wait, 3),
             )
         elif isinstance(event, BodyFailed):
-            _failure(
-                logging.WARNING,
-                "failed",
-                _describe(event.error, event.text),
-                _event_fields(event, event.max_attempts, event.status),
-            )
+            fields = _event_fields(event, event.max_attempts, event.status)
+            self._failure(logging.WARNING, "failed", event.text, fields)
         elif isinstance(event, CircuitChanged):
-            _emit(
+            self._emit(
                 logging.WARNING,
                 "circuit",
                 "%s circuit %s: %s -> %s",
@@ -122,7 +121,7 @@ class LogTransport(Layer):
                 },
             )
         elif isinstance(event, RateLimitWaited):
-            _emit(
+            self._emit(
                 logging.WARNING if event.refused else logging.INFO,
                 "rate_limit",
                 "%s %s: gate %s %s for %.3f s",
@@ -136,7 +135,7 @@ class LogTransport(Layer):
                 {**_event_fields(event, None, None), "rate_key": event.key},
             )
         elif isinstance(event, RetryRefused) and event.reason != "attempts":
-            _emit(
+            self._emit(
                 logging.INFO,
                 "not_retried",
                 "%s %s is not sent again: %s",
@@ -144,9 +143,26 @@ class LogTransport(Layer):
                 {**_event_fields(event, event.max_attempts, event.status), "reason": event.reason},
             )
 
+    def _failure(self, level: int, event: str, error: str, fields: dict[str, Any], **more: Any) -> None:
+        """The guide's record of a failed attempt."""
+        self._emit(
+            level,
+            event,
+            "%s %s failed (attempt %s/%s): %s",
+            (fields["connector"], fields["operation"], fields["attempt"], fields["max_retries"], error),
+            {**fields, "error": error, **more},
+        )
 
-def _describe(error: str, text: str) -> str:
-    return f"{error}: {one_line(text)}" if text else error
+    def _emit(
+        self, level: int, event: str, message: str, args: tuple[Any, ...], fields: dict[str, Any]
+    ) -> None:
+        if not logger.isEnabledFor(level):
+            return
+        try:
+            extra = {name: _clean(value) for name, value in fields.items()}
+            logger.log(level, message, *map(_clean, args), extra={"event": event, **extra})
+        except Exception:  # noqa: BLE001  # whatever a handler raises, the call goes on
+            self.observer.failures += 1
 
 
 def _fields(  # noqa: PLR0917  # the guide's six fields, in its order
@@ -165,20 +181,15 @@ def _event_fields(event: Event, max_retries: int | None, status: int | None) -> 
     return _fields(event.platform, event.operation, event.attempt, max_retries, status, event.correlation_id)
 
 
-def _failure(level: int, event: str, error: str, fields: dict[str, Any], **more: Any) -> None:
-    """The guide's record of a failed attempt."""
-    _emit(
-        level,
-        event,
-        "%s %s failed (attempt %s/%s): %s",
-        (fields["connector"], fields["operation"], fields["attempt"], fields["max_retries"], error),
-        {**fields, "error": error, **more},
+def _call_fields(call: Call, status: int | None) -> dict[str, Any]:
+    return _fields(
+        call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id
     )
 
 
-def _emit(level: int, event: str, message: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-    if logger.isEnabledFor(level):
-        logger.log(level, message, *args, extra={"event": event, **fields})
+def _clean(value: Any) -> Any:
+    """Names and texts come from callers and platforms: one line each, whatever is in them."""
+    return one_line(value) if isinstance(value, str) else value
 
 
 def configure_logging(

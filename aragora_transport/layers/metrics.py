@@ -19,6 +19,7 @@ from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused
 from aragora_transport.layers._layer import Layer
+from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-    from aragora_transport._call import Call
+    from aragora_transport._call import Attempt, Call
     from aragora_transport._clock import Clock
     from aragora_transport.events import Event
+    from aragora_transport.profile import Profile
 
 CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0)  # seconds
@@ -98,10 +100,13 @@ class MetricsTransport(Layer):
         below: Any,
         *,
         registry: CollectorRegistry | None = None,
+        profile: Profile = PLAIN,
         platform: str = "default",
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
+        self._profile = profile
+        self._plain = profile.plain
         self._numbers = numbers_of(registry)
         self._numbers.set("platform_circuit_breaker_state", (platform,), 0)  # there from the start
         self.observer = Observers(self._observe)
@@ -112,18 +117,21 @@ class MetricsTransport(Layer):
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, MetricsTransport.handle_async_request)
         call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
+            if not self._plain:
+                await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
             self._finish(call, error_label(error))
             raise
+        call.status = response.status_code
         call.hooks.append(self._body_ended)
         return response
 
     def _body_ended(self, call: Call, error: BaseException | None, _complete: bool) -> None:
-        if error is None and call.attempt == 1 and not call.gates_blocked:
+        if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
             tally = self._straight.get((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
             if tally is not None:
                 seconds = self._now() - call.began
@@ -133,13 +141,22 @@ class MetricsTransport(Layer):
                     tally.seconds += seconds
                     tally.buckets[bisect_left(CALL_BUCKETS, seconds)] += 1
                 return
-        self._finish(call, str(call.status) if error is None else error_label(error))
+        if error is None and call.status is not None:
+            self._finish(call, _status_label(call.status, call.hidden))
+        else:
+            self._finish(call, error_label(error))
 
     def _finish(self, call: Call, status: str) -> None:
         try:
             self._count(call, status)
         except Exception:  # noqa: BLE001  # no failure of telemetry reaches a call
+            self._telemetry_failed()
+
+    def _telemetry_failed(self) -> None:
+        try:
             self._numbers.add("platform_telemetry_errors_total", ("metrics",))
+        except Exception:  # noqa: BLE001, S110  # then nothing can be counted any more
+            pass
 
     def _count(self, call: Call, status: str) -> None:
         numbers, platform = self._numbers, call.platform
@@ -148,28 +165,31 @@ class MetricsTransport(Layer):
         numbers.add("platform_requests_total", (*of_call, status))
         numbers.observe("platform_request_latency_seconds", of_call, self._now() - call.began)
         for attempt in call.history:
-            label = (
-                str(attempt.status) if attempt.error is None else _ERROR_LABELS.get(attempt.error, "error")
-            )
-            numbers.add("platform_attempts_total", (*of_call, label))
-        if len(call.history) < call.attempt and status not in ("circuit_open", "rate_limited"):
+            numbers.add("platform_attempts_total", (*of_call, _attempt_label(attempt)))
+        if len(call.history) < call.attempt and not call.gated and status != "circuit_open":
             numbers.add("platform_attempts_total", (*of_call, status))
         if call.attempt > 1:
             numbers.add("platform_retry_total", of_call, call.attempt - 1)
             if status.isdigit() and int(status) < 400:  # not an HTTP error
                 numbers.add("platform_retry_success_total", of_call)
-        if call.gates_passed > call.gates_blocked:
-            numbers.add(
-                "platform_rate_limit_total", (platform, "allowed"), call.gates_passed - call.gates_blocked
-            )
+        # Those that were held and then let through are among the blocked; so is the one a gate holds yet.
+        allowed = call.gates_passed - call.gates_blocked + call.gated
+        if allowed:
+            numbers.add("platform_rate_limit_total", (platform, "allowed"), allowed)
         if call.gates_blocked:
             numbers.add("platform_rate_limit_total", (platform, "blocked"), call.gates_blocked)
-        if call.status is not None and operation == call.operation:
+        if call.status is not None and status == str(call.status) and operation == call.operation:
             tally = numbers.tally(platform, operation, call.status)
             if tally is not None:
                 self._straight[operation, call.status] = tally
 
     def _observe(self, event: Event) -> None:
+        try:
+            self._count_event(event)
+        except Exception:  # noqa: BLE001  # as in _finish
+            self._telemetry_failed()
+
+    def _count_event(self, event: Event) -> None:
         numbers, platform = self._numbers, event.platform
         if isinstance(event, CircuitChanged):
             numbers.set("platform_circuit_breaker_state", (platform,), _STATES[event.worst])
@@ -179,7 +199,7 @@ class MetricsTransport(Layer):
             numbers.observe("platform_rate_limit_wait_seconds", (platform,), event.seconds)
 
 
-def error_label(error: BaseException) -> str:
+def error_label(error: BaseException | None) -> str:
     """The `status` label of a call that ended in an error; one of a closed set."""
     if isinstance(error, errors.DeadlineExceededError) and error.limit == "total":
         return "deadline_exceeded"
@@ -188,6 +208,18 @@ def error_label(error: BaseException) -> str:
         if label is not None:
             return label
     return "error"
+
+
+def _attempt_label(attempt: Attempt) -> str:
+    if attempt.status is None:
+        return _ERROR_LABELS.get(attempt.error or "", "error")
+    return _status_label(attempt.status, attempt.error)
+
+
+def _status_label(status: int, hidden: str | None) -> str:
+    if hidden is not None:
+        return "api_error"
+    return str(status) if status < 600 else "other"  # a server may make up what it likes
 
 
 class Tally:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport import errors
 from aragora_transport._backoff import after_told, backoff
 from aragora_transport._budget import Budget
-from aragora_transport._call import CALL, NO_OPTIONS, Attempt
+from aragora_transport._call import CALL, Attempt
 from aragora_transport._clock import SYSTEM, Waiter
 from aragora_transport._park import close, park
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
@@ -59,25 +59,26 @@ class RetryTransport(Layer):
         self.policy = policy
         self.profile = profile
         self.statuses = policy.statuses | profile.retry_statuses
+        self._judges_all = not profile.plain or min(self.statuses, default=400) < 400  # such as 202
         self.rng = rng or random.Random()  # noqa: S311  # jitter, not secrets
         if budget is None and policy.budget is not None:
             budget = Budget(policy.budget, clock)
         self.budget = budget
-        self._plain = profile.plain
         self._max_attempts = policy.max_attempts
         self._unsafe_always = policy.resend_unsafe == "always"
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, RetryTransport.handle_async_request)
         call.max_attempts = self._max_attempts
+        options = call.options
         if (
-            call.options is not NO_OPTIONS
-            and (call.options.max_attempts is not None or call.options.idempotent is not None)
-            or request.method not in IDEMPOTENT_METHODS
+            request.method not in IDEMPOTENT_METHODS
             # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
             or not hasattr(request, "_content")
+            or options.max_attempts is not None
+            or options.idempotent is not None
         ):
             return await self._followed(request, call)
         try:
@@ -85,7 +86,7 @@ class RetryTransport(Layer):
         except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
             outcome = _Outcome(error=error)
         else:
-            if response.status_code < 400 and self._plain and not call.scope.detailed:
+            if response.status_code < 400 and not self._judges_all and not call.scope.detailed:
                 if self.budget is not None and not self.budget.full:
                     self.budget.earn()
                 return response
@@ -112,7 +113,7 @@ class RetryTransport(Layer):
 
     async def _answered(self, response: Any, call: Call) -> _Outcome:
         judged = None
-        if response.status_code >= 400 or not self._plain:  # an HTTP error
+        if response.status_code >= 400 or self._judges_all:  # an HTTP error
             try:
                 judged = await judge(self.profile, response, call, self.flavor)
             except Exception as error:  # noqa: BLE001  # its body had to be read, and died
@@ -167,7 +168,9 @@ class _Outcome:
 
     @property
     def error_name(self) -> str | None:
-        return None if self.error is None else type(self.error).__name__
+        if self.error is not None:
+            return type(self.error).__name__
+        return None if self.judged is None else self.judged.hidden(self.response.status_code)
 
     def record(self, call: Call, wait: float) -> Attempt:
         return Attempt(status=self.status, error=self.error_name, seconds=call.attempt_seconds, wait=wait)
@@ -422,9 +425,7 @@ def _last_outcome(state: Any) -> _Outcome:
 
 def _is_tls_verification(error: BaseException) -> bool:
     cause: BaseException | None = error
-    handled = (
-        sys.exception()
-    )  # the caller may try elsewhere because of it; our error only came in its context
+    handled = sys.exception()  # what the caller handles meanwhile is the context of our error, too
     while cause is not None and cause is not handled:
         if type(cause).__name__ == "SSLCertVerificationError":
             return True

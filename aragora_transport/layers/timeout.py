@@ -51,7 +51,7 @@ class TimeoutTransport(Layer):
         extensions = request.extensions
         call: Call | None = extensions.get(CALL)
         if call is None:
-            return await self._alone(request)
+            return await self._alone(request, TimeoutTransport.handle_async_request)
         usual, seconds, call.idle = self._usual
         if (
             extensions.get("timeout") != usual

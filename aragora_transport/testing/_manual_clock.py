@@ -168,7 +168,7 @@ class ManualClock(Clock):
     async def _move(self, bell: Bell) -> bool:
         """Let one of the parked move the clock once all are; false when it is not for `bell` to do."""
         with self._lock:
-            if self._mover not in (None, bell):
+            if self._mover not in (None, bell) and not self._holds_up(bell, self._mover):
                 return False
             self._mover = bell if self._idle() else None
             if self._mover is None:
@@ -188,11 +188,17 @@ class ManualClock(Clock):
             self._move_to(due)
             return True
 
+    def _holds_up(self, bell: Bell, other: Bell | None) -> bool:
+        """Whether `bell` parks the very thread whose event loop `other` is a task of."""
+        parked = None if other is None else self._parked.get(other)
+        return isinstance(bell, ThreadBell) and parked is not None and parked.thread == threading.get_ident()
+
     def _others_leave(self, bell: Bell) -> bool:
         """Whether somebody has yet to go on who was woken, or whose time has come."""
-        here = threading.get_ident() if isinstance(bell, ThreadBell) else None
-        # A thread that parks holds up its own event loop, so nobody else leaves from there.
-        return any(parked.leaves(self._now) and parked.thread != here for parked in self._parked.values())
+        return any(
+            parked.leaves(self._now) and not self._holds_up(bell, other)
+            for other, parked in self._parked.items()
+        )
 
     def _next_due(self) -> float | None:
         times = [

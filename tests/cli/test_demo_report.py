@@ -199,6 +199,14 @@ def test_json_is_all_there_is() -> None:
     view.close()
 
 
+def test_nothing_but_a_word_is_shown_of_a_run_without_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = Run(settings=Settings(seconds=10.0, rate=1.0, seed=7, policy="guide"), interrupted=True)
+    out = Screen()
+    choose_view(out, as_json=False, environ=COLOUR).end(run, FILES)
+    assert out.getvalue().splitlines()[0] == "Stopped before the first call."
+
+
 class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 
@@ -43,6 +44,10 @@ except SystemExit:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_importing_the_main_module_runs_nothing() -> None:
+    assert importlib.import_module("aragora_transport.__main__").main is main
 
 
 def test_ctrl_c_anywhere_in_a_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

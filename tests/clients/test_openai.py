@@ -246,6 +246,15 @@ async def test_nobody_listening_is_tried_again_and_is_the_sdks_connection_error(
     assert [event.attempt for event in sdk.events if hasattr(event, "told")] == [1, 2]
 
 
+def test_a_blocking_transport_of_ones_own_keeps_its_flavour_beside_the_sdk():
+    class Own(httpx2.BaseTransport):
+        def handle_request(self, request):
+            raise httpx2.ConnectError("no route")
+
+    assert httpx2.BaseTransport.__module__ == "openai"  # importing the SDK does that
+    assert resilient_sync("own", Own()).describe()["flavor"] == "httpx2"
+
+
 @pytest.mark.parametrize(("max_retries", "sends"), [(0, 3), (2, 9)])
 async def test_retries_of_the_sdks_own_multiply_ours(sdk, max_retries, sends):
     with FaultServer(Answer(status=503, headers={"retry-after-ms": "1"})) as server:

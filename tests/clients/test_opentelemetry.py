@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 from opentelemetry.instrumentation import httpx as instrumentation
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,7 +14,7 @@ from aragora_transport.testing._server import FaultServer
 pytestmark = pytest.mark.anyio
 
 SOON = Policy(retry=RetryPolicy(base_delay=0.01))
-LAYERS = [getattr(layers, name) for name in layers.__all__]
+LAYERS = [getattr(layers, name) for name in layers.__all__ if name.endswith("Transport")]
 
 
 class Tracing:
@@ -45,7 +43,9 @@ def tracing():
 @pytest.fixture
 def instrumentor(world):
     """The instrumentation's class for the flavour."""
-    return getattr(instrumentation, {"httpx": "HTTPX", "httpx2": "HTTPX2"}[world.flavor_name] + "ClientInstrumentor")
+    return getattr(
+        instrumentation, {"httpx": "HTTPX", "httpx2": "HTTPX2"}[world.flavor_name] + "ClientInstrumentor"
+    )
 
 
 def traced(world, network, tracing):

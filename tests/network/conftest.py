@@ -113,11 +113,17 @@ class Sockets:
 
     @contextlib.asynccontextmanager
     async def caller(
-        self, network: Any = None, *, timeout: Any = PATIENCE, client: Any = None, **keywords: Any
+        self,
+        network: Any = None,
+        *,
+        timeout: Any = PATIENCE,
+        client: Any = None,
+        below: Any = None,
+        **keywords: Any,
     ) -> Any:
-        """A caller over the stack over a network transport; `keywords` are the stack's."""
+        """A caller over the stack over a network transport, or `below` around it; `keywords` are the stack's."""
         network = network or self.network()
-        stack = self.stack(network, **keywords)
+        stack = self.stack(below or network, **keywords)
         client = self.world.client(stack, timeout=timeout, **(client or {}))
         if self.blocking:
             with client:

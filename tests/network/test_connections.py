@@ -11,7 +11,11 @@ from aragora_transport.profile import Judgement, Profile
 from aragora_transport.testing._faults import Answer, Wire, reset_after_headers
 from aragora_transport.testing._server import FaultServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    # httpx and httpcore drop the iterators of bodies that are closed early, and trio complains of it.
+    pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2?\\._:ResourceWarning"),
+]
 
 FOUR = RetryPolicy(max_attempts=4, base_delay=0.001, max_delay=0.001)
 LONG = b"x" * 200_000
@@ -116,11 +120,10 @@ async def end_the_wait(sockets, tools, answer):
             assert opened
             assert response.status_code == 503
             assert caller.taken == []
-            yield_ = await read(caller, response)
-            assert caller.taken == []
+            content = await read(caller, response)
             with pytest.raises(CircuitOpenError):
                 await caller.get(server.url)
-            return yield_
+            return content
 
 
 async def read(caller, response):

@@ -26,8 +26,8 @@ from aragora_transport.testing._server import FaultServer
 
 pytestmark = [
     pytest.mark.anyio,
-    # httpx drops the iterator of a request body whose connection broke, and trio complains of it.
-    pytest.mark.filterwarnings("ignore:Async generator 'httpx._content.ByteStream:ResourceWarning"),
+    # httpx drops the iterators of bodies whose connection broke, and trio complains of it.
+    pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2?\\._:ResourceWarning"),
 ]
 
 AN_HOUR = 3600.0

@@ -1,0 +1,276 @@
+"""The retry budget, and the reasons that are told when a failure is final."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from aragora_transport import Policy, RetryBudget, RetryPolicy, TimeoutPolicy, call_options
+from aragora_transport.events import RetryRefused, RetryScheduled
+from aragora_transport.layers import RetryTransport
+from aragora_transport.testing import Hang, ManualClock, Reply
+
+pytestmark = pytest.mark.anyio
+
+BARE = {"breaker": None, "rate_limit": None, "timeout": None, "metrics": False, "log": False}
+
+
+def stack(world, network, **retry):
+    """Retries alone, with the events told."""
+    return world.stack(network, policy=Policy(retry=RetryPolicy(**retry), **BARE))
+
+
+def refusals(world):
+    return [event.reason for event in world.events if isinstance(event, RetryRefused)]
+
+
+async def sends_of_a_call(world, layer, network):
+    before = len(network.sent)
+    await world.get(layer)
+    return len(network.sent) - before
+
+
+async def test_an_empty_budget_returns_the_answer_as_it_is(world):
+    network = world.scripted(Reply(status=503, body=(b"not ", b"yet")))
+    budget = RetryBudget(per_success=0, per_second=0, cap=1)
+    layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget))
+    assert await sends_of_a_call(world, layer, network) == 2
+    spent_at = world.clock.monotonic()
+    client = world.client(layer)
+    request = client.build_request("GET", "http://platform.test/")
+    answer = client.send(request, stream=True) if world.blocking else await client.send(request, stream=True)
+    assert answer.status_code == 503
+    assert not network.sent[-1].consumed  # nobody has touched it
+    assert not network.sent[-1].closed
+    assert (answer.read() if world.blocking else await answer.aread()) == b"not yet"
+    assert len(network.sent) == 3
+    assert world.clock.monotonic() == spent_at
+
+
+async def test_an_empty_budget_raises_the_error_as_it_is(world):
+    errors = [world.httpx.ReadError(str(number)) for number in range(3)]
+    network = world.scripted(*errors)
+    budget = RetryBudget(per_success=0, per_second=0, cap=1)
+    layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget))
+    with pytest.raises(world.httpx.ReadError) as caught:
+        await world.get(layer)
+    assert caught.value is errors[1]
+
+
+async def test_a_full_budget_allows_as_many_retries_as_its_cap(world):
+    network = world.scripted(503)
+    budget = RetryBudget(per_success=0, per_second=0, cap=5)
+    layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget))
+    assert [await sends_of_a_call(world, layer, network) for _ in range(4)] == [3, 3, 2, 1]
+
+
+async def test_successes_earn_retries(world):
+    network = world.scripted(503, 503, 503, 200, 200, 200, 503)
+    budget = RetryBudget(per_success=0.5, per_second=0, cap=2)
+    layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget))
+    assert await sends_of_a_call(world, layer, network) == 3
+    assert [await sends_of_a_call(world, layer, network) for _ in range(3)] == [1, 1, 1]
+    assert await sends_of_a_call(world, layer, network) == 2  # 1.5 tokens
+    assert await sends_of_a_call(world, layer, network) == 1
+
+
+async def test_failures_and_refusals_by_a_rate_limit_earn_nothing(world):
+    network = world.scripted(503, 503, 429, 500, 503)
+    budget = RetryBudget(per_success=1, per_second=0, cap=1)
+    policy = RetryPolicy(budget=budget, max_attempts=2)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    assert await sends_of_a_call(world, layer, network) == 2
+    assert await sends_of_a_call(world, layer, network) == 1  # 429
+    assert await sends_of_a_call(world, layer, network) == 1  # 500
+    assert await sends_of_a_call(world, layer, network) == 1
+
+
+async def test_an_answer_that_refuses_the_callers_request_is_a_success_of_the_platform(world):
+    network = world.scripted(503, 503, 404, 503)
+    budget = RetryBudget(per_success=1, per_second=0, cap=1)
+    policy = RetryPolicy(budget=budget, max_attempts=2)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    assert [await sends_of_a_call(world, layer, network) for _ in range(3)] == [2, 1, 2]
+
+
+async def test_time_earns_retries(world):
+    network = world.scripted(503)
+    budget = RetryBudget(per_success=0, per_second=0.1, cap=1)
+    policy = RetryPolicy(budget=budget, max_attempts=2, base_delay=0)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    assert await sends_of_a_call(world, layer, network) == 2
+    world.clock.advance(9.0)
+    assert await sends_of_a_call(world, layer, network) == 1
+    world.clock.advance(1.0)
+    assert await sends_of_a_call(world, layer, network) == 2
+
+
+async def test_no_more_is_kept_than_the_cap(world):
+    network = world.scripted(503)
+    budget = RetryBudget(per_success=0, per_second=1, cap=2)
+    policy = RetryPolicy(budget=budget, max_attempts=9, base_delay=0)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    world.clock.advance(1000.0)
+    assert await sends_of_a_call(world, layer, network) == 3
+
+
+async def test_without_a_budget_every_call_is_retried(world):
+    network = world.scripted(503)
+    policy = RetryPolicy(budget=None, base_delay=0)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    assert {await sends_of_a_call(world, layer, network) for _ in range(60)} == {3}
+
+
+async def test_all_calls_of_a_stack_share_one_budget(world):
+    network = world.scripted(503)
+    layer = stack(world, network, budget=RetryBudget(per_success=0, per_second=0, cap=3))
+    assert [await sends_of_a_call(world, layer, network) for _ in range(3)] == [3, 2, 1]
+    assert refusals(world) == ["attempts", "budget", "budget"]
+
+
+async def test_a_retry_that_is_cancelled_in_its_wait_costs_nothing(async_world):
+    world = async_world
+    world.clock = ManualClock(auto=False)
+    network = world.scripted(503)
+    budget = RetryBudget(per_success=0, per_second=0, cap=1)
+    layer = world.layer(RetryTransport, network, policy=RetryPolicy(budget=budget, max_attempts=2))
+    for _ in range(3):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.get, layer)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+    assert len(network.sent) == 3
+    assert network.open_responses == 0
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.get, layer)
+        await anyio.wait_all_tasks_blocked()
+        world.clock.advance(2.0)
+    assert len(network.sent) == 5  # the token was still there
+
+
+async def test_a_retry_that_is_cancelled_at_a_gate_costs_nothing(async_world):
+    world = async_world
+    world.clock = ManualClock(auto=False)
+    network = world.scripted(Reply(status=429, headers={"retry-after": "5"}))
+    policy = Policy(
+        retry=RetryPolicy(budget=RetryBudget(per_success=0, per_second=0, cap=1), max_attempts=2),
+        breaker=None,
+        timeout=None,
+    )
+    layer = world.stack(network, policy=policy)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.get, layer)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert len(network.sent) == 1
+    world.clock.advance(10.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.get, layer)
+        await anyio.wait_all_tasks_blocked()
+        world.clock.advance(10.0)
+    assert len(network.sent) == 3
+
+
+async def test_a_retry_that_is_cancelled_under_way_was_spent(async_world):
+    world = async_world
+    world.clock = ManualClock(auto=False)
+    network = world.scripted(503, Hang(), 503)
+    budget = RetryBudget(per_success=0, per_second=0, cap=1)
+    policy = RetryPolicy(budget=budget, max_attempts=2, base_delay=0)
+    layer = world.layer(RetryTransport, network, policy=policy)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.get, layer)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert await sends_of_a_call(world, layer, network) == 1
+
+
+# --- the reasons ---
+
+
+async def test_a_retry_is_announced_with_its_wait(world):
+    network = world.scripted(Reply(status=503, headers={"retry-after": "2"}), world.httpx.ReadError, 200)
+    await world.get(stack(world, network))
+    told, backed_off = [event for event in world.events if isinstance(event, RetryScheduled)]
+    assert (told.attempt, told.status, told.error, told.told, told.max_attempts) == (1, 503, None, True, 3)
+    assert (backed_off.attempt, backed_off.status, backed_off.error) == (2, None, "ReadError")
+    assert not backed_off.told
+    times = [sent.at for sent in network.sent]
+    assert [told.wait, backed_off.wait] == pytest.approx([times[1] - times[0], times[2] - times[1]])
+    assert refusals(world) == []
+
+
+async def test_the_last_attempt_says_so(world):
+    network = world.scripted(503)
+    await world.get(stack(world, network))
+    (refused,) = [event for event in world.events if isinstance(event, RetryRefused)]
+    assert (refused.reason, refused.attempt, refused.status, refused.max_attempts) == ("attempts", 3, 503, 3)
+
+
+async def test_a_wait_that_is_too_long_is_told_with_the_wait(world):
+    network = world.scripted(Reply(status=503, headers={"retry-after": "61"}))
+    await world.get(stack(world, network))
+    (refused,) = [event for event in world.events if isinstance(event, RetryRefused)]
+    assert (refused.reason, refused.wait) == ("retry_after_too_long", 61.0)
+
+
+async def test_an_unsafe_method_is_the_reason(world):
+    network = world.scripted(world.httpx.ReadError("lost"))
+    with pytest.raises(world.httpx.ReadError):
+        await world.post(stack(world, network), content=b"x")
+    assert refusals(world) == ["unsafe_method"]
+
+
+async def test_a_body_that_is_gone_is_the_reason(world):
+    def chunks():
+        yield b"once"
+
+    async def async_chunks():
+        yield b"once"
+
+    network = world.scripted(503)
+    await world.request(stack(world, network), "PUT", content=chunks() if world.blocking else async_chunks())
+    assert refusals(world) == ["body_not_replayable"]
+
+
+async def test_a_deadline_is_the_reason(world):
+    network = world.scripted(503)
+    policy = Policy(breaker=None, rate_limit=None, timeout=TimeoutPolicy(total=0.9))
+    await world.get(world.stack(network, policy=policy))
+    assert refusals(world) == ["deadline"]
+
+
+async def test_an_open_circuit_is_the_reason(world):
+    network = world.scripted(503)
+    layer = world.stack(network, policy=Policy(retry=RetryPolicy(max_attempts=9)))
+    await world.get(layer)
+    assert refusals(world) == ["circuit_open"]
+    assert len(network.sent) == 5
+
+
+async def test_a_gate_that_another_call_closed_for_too_long_is_the_reason(async_world):
+    world = async_world
+    world.clock = ManualClock(auto=False)
+    network = world.scripted(
+        Reply(status=503, body=b"down"), Reply(status=429, headers={"retry-after": "99"})
+    )
+    layer = world.stack(network, policy=Policy(breaker=None))
+    answers = []
+
+    async def waits():
+        answers.append(await world.get(layer))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waits)
+        await anyio.wait_all_tasks_blocked()
+        assert (await world.get(layer)).status_code == 429
+        world.clock.advance(2.0)
+    assert [(answer.status_code, answer.content) for answer in answers] == [(503, b"down")]
+    assert refusals(world) == ["retry_after_too_long", "rate_limited"]
+    assert len(network.sent) == 2
+
+
+async def test_a_failure_that_nobody_would_send_again_has_no_reason(world):
+    await world.get(stack(world, world.scripted(404)))
+    await world.get(stack(world, world.scripted(200)), extensions=call_options(max_attempts=1))
+    assert refusals(world) == []
