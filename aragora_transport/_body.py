@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from asyncio import current_task
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -124,10 +125,13 @@ class _AsyncBody(_Body):
         return chunk
 
     async def aclose(self) -> None:
+        early = not self.over
         try:
             await self.inner.aclose()
         finally:
             self.end(None, complete=False)
+        if early:
+            await finish(self._chunks)
 
 
 class _BlockingBody(_Body):
@@ -139,6 +143,7 @@ class _BlockingBody(_Body):
 
     def __iter__(self) -> Any:
         due: float | None = None
+        clock = self.call.clock
         try:
             chunks = iter(self.inner)
             extensions: dict[str, Any] | None = self._extensions
@@ -147,11 +152,15 @@ class _BlockingBody(_Body):
             while True:
                 self._check_deadline()
                 due = self.due()
+                if clock.manual:
+                    clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
                 try:
                     chunk = next(chunks)
                 except StopIteration:
                     break
                 finally:
+                    if clock.manual:
+                        clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
                     if extensions is not None:
                         # httpcore reads the limit when the first chunk is asked for; a redirect
                         # copies the extensions later and must not inherit what was left of ours.
@@ -196,6 +205,12 @@ class _BlockingBody(_Body):
             self.inner.close()
         finally:
             self.end(None, complete=False)
+
+
+async def finish(chunks: Any) -> None:
+    """End a generator of chunks that nobody will ask for more; else its end comes when it is collected."""
+    if isinstance(chunks, AsyncGeneratorType) and not chunks.ag_running:
+        await chunks.aclose()
 
 
 def _put_back(extensions: dict[str, Any], theirs: dict[str, Any] | None) -> None:

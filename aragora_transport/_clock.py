@@ -102,7 +102,13 @@ class LoopBell:
     __slots__ = ("_event", "_soon")
 
     def __init__(self) -> None:
-        token: Any = anyio.lowlevel.current_token()
+        try:
+            token: Any = anyio.lowlevel.current_token()
+        except RuntimeError:
+            import asyncio  # noqa: PLC0415  # trio programs get by without it
+
+            # In a callback, where anyio misses a task, or takes the word of the thread that asked for it.
+            token = asyncio.get_running_loop()
         native: Any = getattr(token, "native_token", token)
         # asyncio's loop and trio's token name the same thing differently.
         self._soon = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
@@ -111,12 +117,13 @@ class LoopBell:
     def ring(self) -> None:
         self.run_soon(self._set)
 
-    def run_soon(self, callback: Callable[[], object]) -> None:
-        """Run it in the event loop that made this bell."""
+    def run_soon(self, callback: Callable[[], object]) -> bool:
+        """Run it in the event loop that made this bell; false when that is closed, with whatever waited in it."""
         try:
             self._soon(callback)
         except RuntimeError:
-            pass  # that event loop is closed, and whatever waited in it with it
+            return False
+        return True
 
     def _set(self) -> None:
         self._event.set()

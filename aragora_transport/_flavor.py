@@ -14,6 +14,7 @@ from typing import Any, Literal
 from aragora_transport import errors
 
 FlavorName = Literal["httpx", "httpx2"]
+_INSIDE = ("below", "top", "transport", "_transport", "wrapped", "_wrapped", "inner", "_inner")
 
 
 class Flavor:
@@ -72,17 +73,31 @@ def flavor(name: FlavorName) -> Flavor:
 
 
 def flavor_of(transport: object) -> Flavor:
-    """The flavour that a transport or client was written for: its own word, or where its base comes from."""
-    known = getattr(transport, "flavor", None)
-    if isinstance(known, Flavor):
-        return known
+    """The flavour that a transport or client was written for.
+
+    Its own word, or where its base comes from, or what is true of the transport inside it.
+    """
     httpx2: Any = sys.modules.get("httpx2")
     # Asked for by identity as well: some SDKs export a base under a name of theirs and rename its module.
     bases = () if httpx2 is None else (httpx2.BaseTransport, httpx2.AsyncBaseTransport)
-    for base in type(transport).__mro__:
-        root = base.__module__.partition(".")[0]
-        if root == "httpx2" or base in bases:
-            return flavor("httpx2")
-        if root == "httpx":
-            break
+    seen: list[object] = []
+    while transport is not None and not any(transport is one for one in seen):
+        seen.append(transport)
+        known = getattr(transport, "flavor", None)
+        if isinstance(known, Flavor):
+            return known
+        for base in type(transport).__mro__:
+            root = base.__module__.partition(".")[0]
+            if root == "httpx2" or base in bases:
+                return flavor("httpx2")
+            if root == "httpx":
+                return flavor("httpx")
+        transport = inside_of(transport)
     return flavor("httpx")
+
+
+def inside_of(transport: object) -> Any:
+    """What a transport wraps, by the names that are usual for it; `None` where it wraps nothing."""
+    # Not by getattr: a mock has every attribute.
+    inside: dict[str, Any] = getattr(transport, "__dict__", {})
+    return next((inside[name] for name in _INSIDE if inside.get(name) is not None), None)

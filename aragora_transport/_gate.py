@@ -6,6 +6,7 @@ each a little later: if the platform is still not willing, one more 429 tells so
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from aragora_transport._clock import Waiter
 if TYPE_CHECKING:
     from random import Random
 
+    from aragora_transport._call import Interrupter
     from aragora_transport._clock import Clock
 
 _STEP = 0.05  # seconds between two batches of waiters that leave
@@ -47,31 +49,60 @@ class Gate:
         with self._lock:
             self.opens_at = max(self.opens_at, until)
             self._batch, self._let_out = 1, 0
+            waiting = list(self._waiting)
+        for waiter in waiting:
+            waiter.wake()  # for some it may have become too late
 
-    async def wait(self, *, blocking: bool) -> None:
-        """Return when it is the caller's turn. A caller that is cancelled gives its place up."""
+    async def wait(
+        self,
+        *,
+        blocking: bool,
+        deadline: float | None = None,
+        longest: float = math.inf,
+        interrupter: Interrupter | None = None,
+    ) -> bool:
+        """Wait for the caller's turn: false when it will not come in time after all.
+
+        That is not before `deadline`, or not within `longest` seconds of when the gate is closed anew.
+        The wait also ends when `interrupter` begins to refuse: the attempt would come to nothing. A caller
+        that is cancelled gives its place up.
+        """
         me = Waiter(self._clock, blocking=blocking)
         with self._lock:
             self._waiting.append(me)
+        if interrupter is not None:
+            interrupter.watch(me)
         try:
-            while True:
-                with self._lock:
-                    now = self._clock.monotonic()
-                    first = self._waiting[0] is me
-                    if first and now >= self.opens_at:
-                        self._leave()
-                        return
-                    until = self.opens_at + self._rng.uniform(0.0, _SPREAD) if first else None
-                if not await me.wait(until):
-                    continue
-                me.woken = False
+            while (come := self._come(me, deadline, longest)) is None:
+                if interrupter is not None and interrupter.refusing() is not None:
+                    return True
+                until = deadline
+                if self._waiting[0] is me:
+                    opens_at = self.opens_at + self._rng.uniform(0.0, _SPREAD)
+                    until = opens_at if deadline is None else min(opens_at, deadline)
+                if await me.wait(until):
+                    me.woken = False
+            return come
         finally:
+            if interrupter is not None:
+                interrupter.unwatch(me)
             with self._lock:
                 if me in self._waiting:
                     self._waiting.remove(me)
                 following = self._waiting[0] if self._waiting else None
             if following is not None:
                 following.wake()
+
+    def _come(self, me: Waiter, deadline: float | None, longest: float) -> bool | None:
+        """Whether it is the caller's turn; `None` while it may still come in time."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._waiting[0] is me and now >= self.opens_at:
+                self._leave()
+                return True
+            too_long = self.opens_at - now > longest
+            too_late = deadline is not None and max(now, self.opens_at) >= deadline
+            return False if too_long or too_late else None
 
     def _leave(self) -> None:
         self._waiting.popleft()

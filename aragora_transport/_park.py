@@ -10,6 +10,8 @@ import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
+from aragora_transport._body import finish
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -73,6 +75,7 @@ class _AsyncReader(_Reader):
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+        await finish(self._rest)
 
 
 class _BlockingReader(_Reader):
@@ -156,7 +159,7 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
         reader.lose(error)
     finally:
         try:
-            await close(response, call)
+            await close(response, call)  # the reader is its stream by now
         except Exception:  # noqa: BLE001, S110  # a connection that cannot be closed in order is gone anyway
             pass
     if not reader.complete and reader.error is None:

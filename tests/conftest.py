@@ -93,6 +93,12 @@ def async_world(request: pytest.FixtureRequest) -> World:
     return World(kind, name)
 
 
+@pytest.fixture(params=FLAVORS)
+def blocking_world(request: pytest.FixtureRequest) -> World:
+    """The blocking kind alone: for tests that need threads."""
+    return World("blocking", request.param)
+
+
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """anyio's pytest plugin runs a test on the backend of its world, else on asyncio."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
@@ -35,7 +37,7 @@ class Platform:
     def waits(self):
         """Seconds from each attempt to the next."""
         times = [sent.at for sent in self.network.sent]
-        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - earlier for earlier, later in itertools.pairwise(times)]
 
     def metric(self, name, **labels):
         return self.registry.get_sample_value(name, {"platform": "chat", **labels})

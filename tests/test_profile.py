@@ -259,7 +259,7 @@ async def test_a_judgement_of_the_wrong_kind_is_an_error_that_names_the_profile(
     network = world.scripted(200)
     profile = Profile(name="mine", classify=lambda response, body: "failure")
     with pytest.raises(
-        TypeError, match="classify.. of the profile 'mine' returned 'failure'; it must return"
+        TypeError, match=r"classify\(\) of the profile 'mine' returned 'failure'; it must return"
     ):
         await world.get(world.stack(network, profile=profile))
     assert network.open_responses == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -45,15 +46,34 @@ def play(run: Run, view: View) -> int:
 
 
 def _play_until_stopped(run: Run, view: View, files: Files) -> None:
+    before = signal.getsignal(signal.SIGINT)
     try:
         asyncio.run(_play(run, view, files))
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         run.interrupted = True
     finally:
+        signal.signal(signal.SIGINT, before)
         view.close()
 
 
+def _stop_at_ctrl_c() -> None:
+    """Cancel this task at the first Ctrl-C; more of them change nothing, for stopping takes a moment.
+
+    asyncio's own handler raises at the second one wherever the program is, which ends in tracebacks.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None  # noqa: S101  # a coroutine that runs is a task's
+    stopping = iter([task.cancel])
+
+    def stop(*_: object) -> None:
+        for cancel in stopping:
+            loop.call_soon_threadsafe(cancel)
+
+    signal.signal(signal.SIGINT, stop)
+
+
 async def _play(run: Run, view: View, files: Files) -> None:
+    _stop_at_ctrl_c()
     chosen = run.settings
     plan = arrivals(seconds=chosen.seconds, rate=chosen.rate, seed=chosen.seed)
     async with (

@@ -93,6 +93,13 @@ class FlakyServer:
         return message
 
 
+def _away_from_ctrl_c() -> dict[str, Any]:
+    """A process group of its own: Ctrl-C reaches the terminal's, and the demo ends its server itself."""
+    if sys.platform == "win32":  # pragma: no cover  # the other platforms' tests do not run there
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"process_group": 0}
+
+
 @asynccontextmanager
 async def flaky_server(*, seconds: float, rate: float, seed: int) -> AsyncGenerator[FlakyServer, None]:
     """A server process for a run of `seconds`; it is gone when the block is left, however that is."""
@@ -100,7 +107,7 @@ async def flaky_server(*, seconds: float, rate: float, seed: int) -> AsyncGenera
     command = [sys.executable, "-I", str(Path(_flaky_api.__file__))]
     options = [f"--seconds={seconds}", f"--rate={rate}", f"--seed={seed}"]
     process = await asyncio.create_subprocess_exec(
-        *command, *options, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        *command, *options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **_away_from_ctrl_c()
     )
     server = FlakyServer(process)
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import threading
 import time
@@ -290,8 +289,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seed", type=int, required=True)
     args = parser.parse_args(argv)
-    # Ctrl-C reaches the whole terminal group; the demo itself decides when its server may go.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_serve(FlakyApi(seconds=args.seconds, rate=args.rate, seed=args.seed)))
     return 0
 

@@ -6,20 +6,21 @@ Not an extension point: a layer of your own needs nothing but `httpx.AsyncBaseTr
 from __future__ import annotations
 
 import functools
+import reprlib
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
 from aragora_transport._call import CallScope
-from aragora_transport._clock import SYSTEM
-from aragora_transport._flavor import flavor_of
+from aragora_transport._clock import SYSTEM, Clock
+from aragora_transport._flavor import flavor_of, inside_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from aragora_transport._clock import Clock
+T = TypeVar("T")
 
 # Outermost first. A layer may stand anywhere outside of those that follow it; log and metrics do not mind
 # each other.
@@ -36,7 +37,7 @@ _RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 _WHY_NOT_BELOW = {
     "LogTransport": "it would see attempts, never the call, its retries or its waits",
     "MetricsTransport": "it would count attempts as calls, and miss retries and refusals",
-    "DeadlineTransport": "its total limit would begin anew with every attempt",
+    "DeadlineTransport": "the waits between the attempts would be outside of its total limit",
     "RetryTransport": "the layers above it would not take part in the attempts it makes",
     "AuthTransport": "a refreshed token would be charged to the attempt's own limits",
     "RateLimitTransport": "a call would wait at the gate while it holds a permit or an attempt limit runs",
@@ -56,7 +57,9 @@ class Layer(httpx.AsyncBaseTransport):
                 else ""
             )
             raise TypeError(f"{name}({below!r}): the first argument must be an async transport{hint}")
-        _check_order(name, below)
+        checked(f"{name}(platform=...)", platform, str)
+        checked(f"{name}(clock=...)", clock, Clock)
+        _check_order(self, below)
         self.below = below
         self.flavor = flavor_of(below)
         self._clock = clock
@@ -89,27 +92,39 @@ class Layer(httpx.AsyncBaseTransport):
 
 
 def layers_of(transport: Any) -> list[Any]:
-    """The layers from this transport inwards, outermost first, as far as they can be followed."""
+    """The layers from this transport inwards, outermost first, through layers of others where it can be."""
     found: list[Any] = []
-    while transport is not None:
+    seen: list[Any] = []
+    while transport is not None and not any(transport is one for one in seen):
+        seen.append(transport)
         if isinstance(transport, Layer):
             found.append(transport)
-        transport = getattr(transport, "below", None) or getattr(transport, "top", None)
+        transport = inside_of(transport)
     return found
 
 
-def _check_order(name: str, below: Any) -> None:
-    rank = _RANK.get(name)
-    if rank is None:
-        return  # a layer of somebody else
-    for layer in layers_of(below):
-        inner = type(layer).__name__
-        inner_rank = _RANK.get(inner)
-        if inner == name:
-            raise ValueError(
-                f"{name} stands around another {name}: the two would multiply; give one of them up"
-            )
-        if inner_rank is not None and inner_rank < rank:
+def checked(what: str, value: Any, kind: type[T]) -> T:
+    """`value`, if it is of that kind; raises `TypeError` otherwise."""
+    if not isinstance(value, kind):
+        meant = (
+            f"; call it: {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
+        )
+        raise TypeError(f"{what} is {reprlib.repr(value)}, but it must be a {kind.__name__}{meant}")
+    return value
+
+
+def _known(layer: Any) -> str:
+    """The name of the layer of ours that it is, or is a subclass of; "" for one of somebody else."""
+    return next((kind.__name__ for kind in type(layer).__mro__ if kind.__name__ in _RANK), "")
+
+
+def _check_order(layer: Any, below: Any) -> None:
+    name = _known(layer)
+    inside = [_known(inner) for inner in layers_of(below)]
+    if name and name in inside:
+        raise ValueError(f"{name} stands around another {name}: the two would multiply; give one of them up")
+    for inner in inside:
+        if name and inner and _RANK[inner] < _RANK[name]:
             raise ValueError(
                 f"{name} stands around {inner}, but {inner} belongs outside of it: "
                 f"{_WHY_NOT_BELOW[inner]}. Swap the two"

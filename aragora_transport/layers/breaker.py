@@ -13,7 +13,7 @@ from aragora_transport._call import CALL
 from aragora_transport._circuit import Circuits
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import BreakerPolicy
 from aragora_transport.profile import FAILURE, PLAIN, judge
 
@@ -48,7 +48,7 @@ class BreakerTransport(Layer):
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("BreakerTransport(policy=...)", policy, BreakerPolicy)
         self._profile = profile
         self._plain = profile.plain and policy.slow_call is None
         self.circuits = circuits or Circuits(

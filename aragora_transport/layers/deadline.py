@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aragora_transport._call import CALL, NO_OPTIONS
 from aragora_transport._clock import SYSTEM
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class DeadlineTransport(Layer):
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
-        self._total = policy.total
+        self.policy = checked("DeadlineTransport(policy=...)", policy, TimeoutPolicy)
+        self._total = self.policy.total
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)

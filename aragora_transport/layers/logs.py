@@ -199,6 +199,7 @@ def configure_logging(
 
     Calling it again replaces the handler of the time before. Returns the handler.
     """
+    logger.setLevel(level)  # first of all: it refuses what is no level
     handler: logging.Handler = logging.StreamHandler(stream)
     handler.set_name("aragora_transport.configured")
     if json:
@@ -217,5 +218,4 @@ def configure_logging(
             logger.removeHandler(old)
             old.close()
     logger.addHandler(handler)
-    logger.setLevel(level)
     return handler

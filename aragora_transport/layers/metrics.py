@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import threading
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Protocol
@@ -419,12 +420,21 @@ _known_lock = threading.Lock()
 
 def numbers_of(registry: CollectorRegistry | None = None) -> Numbers:
     """The one set of numbers of a registry; it would refuse a second one as a duplicate."""
-    from prometheus_client import REGISTRY  # noqa: PLC0415  # not loaded by those who switch metrics off
+    # Not loaded by those who switch metrics off.
+    from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415
 
-    chosen = REGISTRY if registry is None else registry
+    chosen: Any = REGISTRY if registry is None else registry
+    if not isinstance(chosen, CollectorRegistry):
+        raise TypeError(f"registry={reprlib.repr(chosen)} must be a prometheus_client.CollectorRegistry")
     with _known_lock:
         known = _known.get(chosen)
         if known is None:
             shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # how prometheus_client itself decides
-            known = _known[chosen] = _Children(chosen) if shared else _Numbers(chosen)
+            try:
+                known = _known[chosen] = _Children(chosen) if shared else _Numbers(chosen)
+            except ValueError as error:
+                raise ValueError(
+                    f"the registry has a metric by a name of ours already ({error}); give another registry=, "
+                    "or metrics=False in the Policy"
+                ) from error
         return known

@@ -13,7 +13,7 @@ from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._gate import Gates
 from aragora_transport.events import RateLimitWaited
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import RateLimitPolicy
 from aragora_transport.profile import PLAIN, judge
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aragora_transport._clock import Clock
     from aragora_transport._gate import Gate
     from aragora_transport.profile import Profile
+
+_IN_TIME = 0.005  # seconds before its deadline that a call gives up: a refusal leaves it the outcome it had
 
 
 class RateLimitTransport(Layer):
@@ -45,7 +47,7 @@ class RateLimitTransport(Layer):
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("RateLimitTransport(policy=...)", policy, RateLimitPolicy)
         self._max_wait = max_retry_after
         self._profile = profile
         self._plain = profile.plain
@@ -83,24 +85,36 @@ class RateLimitTransport(Layer):
 
     async def _wait(self, gate: Gate, key: str, request: Any, call: Call) -> None:
         began = call.clock.monotonic()
-        left = max(0.0, gate.opens_at - began)
         call.gates_blocked += 1
-        reason = None
-        if left > self._max_wait:
-            reason = "wait_too_long"
-        elif call.deadline is not None and began + left >= call.deadline:
-            reason = "deadline"
-        elif gate.waiters >= self.policy.max_waiters:
+        reason = self._too_long(gate, call)
+        if reason is None and gate.waiters >= self.policy.max_waiters:
             reason = "queue_full"
-        if reason is not None:
-            call.emit(RateLimitWaited, key=key, seconds=left, refused=True)
-            raise self.flavor.RateLimitedError(
-                platform=call.platform,
-                operation=call.operation,
-                key=key,
-                retry_after=left,
-                reason=reason,
-                request=request,
-            )
-        await gate.wait(blocking=call.blocking)
-        call.emit(RateLimitWaited, key=key, seconds=call.clock.monotonic() - began, refused=False)
+        if reason is None:
+            if await gate.wait(
+                blocking=call.blocking,
+                deadline=None if call.deadline is None else call.deadline - _IN_TIME,
+                longest=self._max_wait,
+                interrupter=call.interrupter,
+            ):
+                waited = call.clock.monotonic() - began
+                call.emit(RateLimitWaited, key=key, seconds=waited, refused=False)
+                return
+            reason = self._too_long(gate, call) or "deadline"
+        left = max(0.0, gate.opens_at - call.clock.monotonic())
+        call.emit(RateLimitWaited, key=key, seconds=left, refused=True)
+        raise self.flavor.RateLimitedError(
+            platform=call.platform,
+            operation=call.operation,
+            key=key,
+            retry_after=left,
+            reason=reason,
+            request=request,
+        )
+
+    def _too_long(self, gate: Gate, call: Call) -> str | None:
+        now = call.clock.monotonic()
+        if gate.opens_at - now > self._max_wait:
+            return "wait_too_long"
+        if call.deadline is not None and max(now, gate.opens_at) >= call.deadline:
+            return "deadline"
+        return None

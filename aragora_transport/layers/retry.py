@@ -20,7 +20,7 @@ from aragora_transport._clock import SYSTEM, Waiter
 from aragora_transport._park import close, park
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
 from aragora_transport.events import AttemptFinished, RetryRefused, RetryScheduled
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import RetryPolicy
 from aragora_transport.profile import PLAIN, judge
 
@@ -56,7 +56,7 @@ class RetryTransport(Layer):
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("RetryTransport(policy=...)", policy, RetryPolicy)
         self.profile = profile
         self.statuses = policy.statuses | profile.retry_statuses
         self._judges_all = not profile.plain or min(self.statuses, default=400) < 400  # such as 202
@@ -249,13 +249,12 @@ class _Resending:
             self._sending.again()
         call.attempt += 1
         call.attempt_began = call.clock.monotonic()
-        passed, blocked = call.gates_passed, call.gates_blocked
         try:
             outcome = await layer.attempt(self._request, call)
         except BaseException as error:  # noqa: BLE001  # raised again by `run`
             # Cancelled. tenacity would ask whether to try again, about the outcome before.
-            if call.gates_blocked > blocked and call.gates_passed == passed:
-                self._give_back()  # it waited at a gate and was never sent
+            if call.gated:
+                self._give_back()  # it was still held at a gate, and never sent
             self._stopped, self._over = error, True
             return self._outcome
         if isinstance(outcome.error, _REFUSALS):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport._alarm import TaskAlarm
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
-from aragora_transport.layers._layer import Layer
+from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 from aragora_transport.profile import PLAIN
 
@@ -42,7 +42,7 @@ class TimeoutTransport(Layer):
         clock: Clock = SYSTEM,
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
-        self.policy = policy
+        self.policy = checked("TimeoutTransport(policy=...)", policy, TimeoutPolicy)
         self._profile = profile
         # A client sends the same timeouts every time: what follows from the last ones is kept.
         self._usual = (None, policy.attempt, policy.body_idle)

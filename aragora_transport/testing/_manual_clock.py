@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import threading
@@ -45,6 +46,17 @@ class _Parked:
         return self.waiter.woken or self.due(now)
 
 
+class _Timer:
+    """A callback for some time, in the event loop that asked for it."""
+
+    __slots__ = ("bell", "callback", "thread")
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.bell = LoopBell()
+        self.callback = callback
+        self.thread = threading.get_ident()
+
+
 class ManualClock(Clock):
     """Owns every wait, timeout and cooldown of the layers that are given it as `clock=`.
 
@@ -67,10 +79,12 @@ class ManualClock(Clock):
         self._calls_parked = 0
         self._parked: dict[Bell, _Parked] = {}
         self._due: dict[int, deque[Bell]] = {}  # by thread: those to go on, one after the other
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._fired: set[_Timer] = set()  # their event loops have yet to show what came of it
         self._numbers = itertools.count()
         self._changes = 0  # of anything that could keep time from moving
         self._mover: Bell | None = None
+        self._movers_thread = 0
 
     def monotonic(self) -> float:
         """Seconds of this clock."""
@@ -135,8 +149,7 @@ class ManualClock(Clock):
 
     def call_at(self, due: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Run `callback` at `due`, in the event loop that asked."""
-        bell = LoopBell()
-        entry = (due, next(self._numbers), lambda: bell.run_soon(callback))
+        entry = (due, next(self._numbers), _Timer(callback))
         with self._lock:
             heapq.heappush(self._timers, entry)
             self._changed()
@@ -168,11 +181,12 @@ class ManualClock(Clock):
     async def _move(self, bell: Bell) -> bool:
         """Let one of the parked move the clock once all are; false when it is not for `bell` to do."""
         with self._lock:
-            if self._mover not in (None, bell) and not self._holds_up(bell, self._mover):
+            if self._mover not in (None, bell) and not self._holds_up(bell, self._movers_thread):
                 return False
             self._mover = bell if self._idle() else None
             if self._mover is None:
                 return False
+            self._movers_thread = threading.get_ident()
             seen = self._changes
         for _ in range(_ROUNDS):
             await bell.pause()
@@ -185,20 +199,37 @@ class ManualClock(Clock):
             if due is None or self._others_leave(bell):
                 self._mover = None
                 return False
-            self._move_to(due)
+            if not self._others_run(bell):
+                self._move_to(due)
             return True
 
-    def _holds_up(self, bell: Bell, other: Bell | None) -> bool:
-        """Whether `bell` parks the very thread whose event loop `other` is a task of."""
-        parked = None if other is None else self._parked.get(other)
-        return isinstance(bell, ThreadBell) and parked is not None and parked.thread == threading.get_ident()
+    @staticmethod
+    def _holds_up(bell: Bell, thread: int) -> bool:
+        """Whether `bell` parks that very thread, and so an event loop that may run in it."""
+        return isinstance(bell, ThreadBell) and thread == threading.get_ident()
 
     def _others_leave(self, bell: Bell) -> bool:
         """Whether somebody has yet to go on who was woken, or whose time has come."""
         return any(
-            parked.leaves(self._now) and not self._holds_up(bell, other)
-            for other, parked in self._parked.items()
+            parked.leaves(self._now) and not self._holds_up(bell, parked.thread)
+            for parked in self._parked.values()
         )
+
+    def _others_run(self, bell: Bell) -> bool:
+        """Whether another event loop has yet to run a callback that fell due."""
+        # One that was closed in the meantime never will.
+        self._fired = {timer for timer in self._fired if timer.bell.run_soon(int)}
+        return any(not self._holds_up(bell, timer.thread) for timer in self._fired)
+
+    def _run(self, timer: _Timer) -> None:
+        timer.callback()
+        # Only in the next round has the task gone on that the callback may have cancelled.
+        timer.bell.run_soon(functools.partial(self._ran, timer))
+
+    def _ran(self, timer: _Timer) -> None:
+        with self._lock:
+            self._fired.discard(timer)
+            self._changed()
 
     def _next_due(self) -> float | None:
         times = [
@@ -214,7 +245,9 @@ class ManualClock(Clock):
         self._now = max(self._now, now)
         self._changes += 1
         while self._timers and self._timers[0][0] <= self._now:
-            heapq.heappop(self._timers)[2]()
+            timer = heapq.heappop(self._timers)[2]
+            self._fired.add(timer)
+            timer.bell.run_soon(functools.partial(self._run, timer))
         self._line_up()
 
     def _line_up(self) -> None:

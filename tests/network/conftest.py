@@ -40,6 +40,36 @@ def taken(network: Any) -> list[Any]:
     return [*pool._requests, *(one for one in pool.connections if not (one.is_idle() or one.is_closed()))]
 
 
+class Watched:
+    """A transport that notes what passes through it; made by `Sockets.watched`."""
+
+    def __init__(self, below: Any) -> None:
+        self.below = below
+        self.requests: list[Any] = []
+        self.extensions: list[dict[str, Any]] = []  # as they were when the request came by
+        self.responses: list[Any] = []
+
+    def handle_request(self, request: Any) -> Any:
+        self._note(request)
+        self.responses.append(self.below.handle_request(request))
+        return self.responses[-1]
+
+    async def handle_async_request(self, request: Any) -> Any:
+        self._note(request)
+        self.responses.append(await self.below.handle_async_request(request))
+        return self.responses[-1]
+
+    def _note(self, request: Any) -> None:
+        self.requests.append(request)
+        self.extensions.append(dict(request.extensions))
+
+    def close(self) -> None:
+        self.below.close()
+
+    async def aclose(self) -> None:
+        await self.below.aclose()
+
+
 class Caller:
     """A client of one kind over the stack over real sockets. Its methods are awaited, whatever the kind."""
 
@@ -105,11 +135,22 @@ class Sockets:
         # No TLS here, and the certificates take longer to load than most tests to run.
         return make(trust_env=False, verify=False, **keywords)
 
+    def watched(self, network: Any) -> Any:
+        """A transport of this kind and flavour around the network, that notes what passes."""
+        base = self.httpx.BaseTransport if self.blocking else self.httpx.AsyncBaseTransport
+        return type("Watched", (Watched, base), {})(network)
+
     def stack(self, below: Any, **keywords: Any) -> Any:
         keywords.setdefault("policy", quick())
         keywords.setdefault("registry", self.registry)
         keywords.setdefault("on_event", self.events.append)
         return (resilient_sync if self.blocking else resilient)("test", below, **keywords)
+
+    async def bare(self, network: Any, method: str, url: str, **keywords: Any) -> Any:
+        """The same request without us, for comparison."""
+        make = self.httpx.Client if self.blocking else self.httpx.AsyncClient
+        answer = make(transport=network, trust_env=False).request(method, url, **keywords)
+        return answer if self.blocking else await answer
 
     @contextlib.asynccontextmanager
     async def caller(

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy
+from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
 from aragora_transport.layers import DeadlineTransport, RetryTransport, TimeoutTransport
 from aragora_transport.testing import Hang, ManualClock, Reply, ScriptedTransport
 
@@ -31,9 +31,9 @@ def clock():
     return ManualClock()
 
 
-async def get(transport, url=URL):
+async def get(transport, url=URL, **keywords):
     async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:
-        return await client.get(url)
+        return await client.get(url, **keywords)
 
 
 async def until(condition):
@@ -187,6 +187,22 @@ async def test_limits_end_calls_at_their_very_time(clock):
     with pytest.raises(DeadlineExceededError) as caught:
         await get(layer)
     assert (caught.value.limit, caught.value.elapsed, clock.monotonic()) == ("total", 20.0, 20.0)
+
+
+async def test_each_of_several_limits_ends_its_call_at_its_very_time(clock):
+    network = ScriptedTransport(Hang(), clock=clock)
+    ended = []
+
+    async def call(seconds):
+        with pytest.raises(DeadlineExceededError) as caught:
+            await get(layer, extensions=call_options(attempt_timeout=seconds))
+        ended.append((seconds, caught.value.elapsed))
+
+    layer = TimeoutTransport(network, clock=clock)  # one, so that the limits share a timer
+    async with anyio.create_task_group() as tasks:
+        for seconds in (30.0, 10.0, 20.0):
+            tasks.start_soon(call, seconds)
+    assert ended == [(10.0, 10.0), (20.0, 20.0), (30.0, 30.0)]
 
 
 async def test_a_sleep_without_end_does_not_keep_others_from_theirs(clock):
