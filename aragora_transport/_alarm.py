@@ -50,19 +50,21 @@ class Alarms:
             # Loops come and go (one asyncio.run after another); what a closed one left is dropped here.
             self._benches = {loop_: bench for loop_, bench in self._benches.items() if not loop_.is_closed()}
             bench = self._benches[loop] = _Bench(self._clock)
-        alarm = bench.free.pop() if bench.free else _TaskAlarm(bench)
-        task = asyncio.current_task()
-        assert task is not None, "time limits need a task to cancel"  # noqa: S101  # asyncio awaits run in tasks
-        alarm.task = task
-        alarm.cancelling = task.cancelling()
+        alarm = bench.free.pop() if bench.free else TaskAlarm(bench)
+        alarm.task = task = asyncio.current_task(loop)
+        alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # what is awaited runs in a task
         alarm.due = due
         if due < alarm.queued:
             bench.queue(alarm)
         return alarm
 
 
-class _TaskAlarm:
-    """A limit on what one asyncio task awaits."""
+class TaskAlarm:
+    """A limit on what one asyncio task awaits.
+
+    While it is not stopped it may rest (`task` is None) and begin anew (`task`, `cancelling` and a later
+    `due` are set again): the attempt's alarm goes on as that of its body.
+    """
 
     __slots__ = ("bench", "cancelling", "due", "queued", "rang", "task")
 
@@ -75,9 +77,14 @@ class _TaskAlarm:
         self.rang = False
 
     def stop(self, error: BaseException | None = None) -> bool:
+        rang = self.rest(error)
+        self.bench.free.append(self)
+        return rang
+
+    def rest(self, error: BaseException | None = None) -> bool:
+        """`stop()`, but the alarm stays the caller's."""
         task = self.task
         self.task = None
-        self.bench.free.append(self)
         if not self.rang or task is None:
             return False
         self.rang = False
@@ -91,13 +98,13 @@ class _Bench:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heap: list[tuple[float, int, _TaskAlarm]] = []
+        self._heap: list[tuple[float, int, TaskAlarm]] = []
         self._numbers = itertools.count()
         self._armed = math.inf
         self._disarm: Callable[[], object] | None = None
-        self.free: list[_TaskAlarm] = []
+        self.free: list[TaskAlarm] = []
 
-    def queue(self, alarm: _TaskAlarm) -> None:
+    def queue(self, alarm: TaskAlarm) -> None:
         alarm.queued = alarm.due
         heapq.heappush(self._heap, (alarm.due, next(self._numbers), alarm))
         if alarm.due < self._armed:

@@ -1,77 +1,52 @@
 """Response bodies, followed to their end.
 
-A call is not over at the headers. `watch()` wraps a response's stream once, however many layers ask;
-each layer hangs its own hook on it and learns how the body ended.
+A call is not over at the headers. The scope of the call wraps the response's stream once; how the body
+ended is told to the hooks that the layers have left on the call, and its silences are limited.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from asyncio import current_task
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aragora_transport._alarm import Alarms
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
 
-Hook = Callable[["Call", BaseException | None, bool], object]
-
 
 class _Body:
-    """A response's stream, with hooks for its end and limits on its silence."""
+    """What async and blocking bodies share."""
 
+    flavor: Flavor
+    inner: Any
     call: Call
-
-    def __init__(self, inner: Any, call: Call, flavor: Flavor) -> None:
-        self.inner = inner
-        self.call = call
-        self.flavor = flavor
-        self._hooks: list[Hook] = []
-        self.idle: float | None = None
-        self.alarms: Alarms | None = None
-        self.extensions: dict[str, Any] | None = None  # of the request, where a thread reads the body
-        self.over = False
-
-    def on_end(self, hook: Hook) -> None:
-        """Call `hook(call, error, complete)` when the body ends; hooks added first are called first."""
-        if self.over:
-            hook(self.call, None, True)
-        else:
-            self._hooks.append(hook)
+    over: bool
 
     def end(self, error: BaseException | None, *, complete: bool) -> None:
-        """Tell the hooks, the innermost layer's first, how the body ended; once."""
-        if self.over:
-            return
-        self.over = True
-        call = self.call
-        call.ended = call.clock.monotonic()
-        for hook in self._hooks:
-            hook(call, error, complete)
+        """Tell how the body ended; once."""
+        if not self.over:
+            self.over = True
+            call = self.call
+            if call.alarm is not None:
+                call.alarm.stop()
+                call.alarm = None
+            call.body_ended(error, complete)
 
     def due(self) -> float | None:
         """When the clock must have shown the next chunk."""
-        deadline = self.call.deadline
-        if self.idle is None:
-            return deadline
-        due = self.call.clock.monotonic() + self.idle
-        return due if deadline is None or due < deadline else deadline
+        call = self.call
+        if call.idle is None:
+            return call.deadline
+        due = call.clock.monotonic() + call.idle
+        return due if call.deadline is None or due < call.deadline else call.deadline
 
     def too_late(self) -> Exception:
         call = self.call
-        now = call.clock.monotonic()
-        total = call.deadline is not None and now >= call.deadline
-        limit = call.total if total else self.idle
-        return self.flavor.DeadlineExceededError(
-            platform=call.platform,
-            operation=call.operation,
-            limit="total" if total else "body_idle",
-            seconds=limit or 0.0,
-            attempt=call.attempt,
-            elapsed=now - call.began,
-        )
+        total = call.deadline is not None and call.clock.monotonic() >= call.deadline
+        limit = call.total if total else call.idle
+        return call.too_late(self.flavor, "total" if total else "body_idle", limit)
 
 
 class _AsyncBody(_Body):
@@ -79,30 +54,62 @@ class _AsyncBody(_Body):
 
     _chunks: Any = None
 
+    def __init__(self, inner: Any, call: Call) -> None:
+        self.inner = inner
+        self.call = call
+        self.over = False
+
     def __aiter__(self) -> _AsyncBody:
         if self._chunks is None:  # who read the beginning asks again for the rest
             self._chunks = self.inner.__aiter__()
         return self
 
     async def __anext__(self) -> bytes:
+        call = self.call
+        alarm = call.alarm
         try:
-            due = None if self.alarms is None else self.due()
-            if due is None:
-                return await self._chunks.__anext__()  # type: ignore[no-any-return]  # a stream of whichever flavour
-            return await self._in_time(due)
+            if alarm is None:
+                return await self._next()
+            # The attempt's alarm, which lies at rest, goes on as that of the body.
+            alarm.task = task = current_task()
+            alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # bodies are read in tasks
+            alarm.due = due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            if due < alarm.queued:
+                alarm.bench.queue(alarm)
+            chunk: bytes = await self._chunks.__anext__()
+            if alarm.rang:
+                alarm.rest()
+            alarm.task = None
         except StopAsyncIteration:
-            self.end(None, complete=True)
+            if alarm is not None:
+                call.alarm = None
+                alarm.stop()
+            self.over = True
+            call.body_ended(None, True)
             raise
         except BaseException as error:
+            rang = False
+            if alarm is not None:
+                call.alarm = None
+                rang = alarm.stop(error)
+            if rang:
+                late = self.too_late()
+                self.end(late, complete=False)
+                raise late from None
             self.end(error, complete=False)
             raise
+        return chunk
 
-    async def _in_time(self, due: float) -> bytes:
-        assert self.alarms is not None  # noqa: S101  # for the type checker
-        clock = self.call.clock
+    async def _next(self) -> bytes:
+        """The next chunk where no alarm was left on the call: no limit, a deadline, or trio."""
+        call = self.call
+        due = self.due()
+        clock = call.clock
+        if due is None:
+            return await self._chunks.__anext__()  # type: ignore[no-any-return]  # a stream of any flavour
         if clock.monotonic() >= due:
             raise self.too_late()
-        alarm = self.alarms.start(due)
+        alarm = call.alarms.start(due)
         if clock.manual:
             clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
         try:
@@ -128,13 +135,19 @@ class _AsyncBody(_Body):
 
 
 class _BlockingBody(_Body):
+    def __init__(self, inner: Any, call: Call, extensions: dict[str, Any]) -> None:
+        self.inner = inner
+        self.call = call
+        self.over = False
+        self._extensions = extensions  # of the request
+
     def __iter__(self) -> Any:
         due: float | None = None
         clock = self.call.clock
         try:
             chunks = iter(self.inner)
-            extensions = self.extensions
-            theirs = None if extensions is None else extensions.get("timeout")
+            extensions: dict[str, Any] | None = self._extensions
+            theirs = self._extensions.get("timeout")
             self._clamp_read(theirs)
             while True:
                 self._check_deadline()
@@ -172,12 +185,12 @@ class _BlockingBody(_Body):
     def _clamp_read(self, theirs: dict[str, Any] | None) -> None:
         """Shorten httpx's read timeout to our limits, the only way to interrupt a blocking read."""
         due = self.due()
-        if due is None or self.extensions is None:
+        if due is None:
             return
         left = max(0.001, due - self.call.clock.monotonic())
         read = None if theirs is None else theirs.get("read")
         if read is None or read > left:
-            self.extensions["timeout"] = {**(theirs or {}), "read": left}
+            self._extensions["timeout"] = {**(theirs or {}), "read": left}
 
     def _late(self, error: BaseException, due: float | None) -> Exception | None:
         """Our own error where a read ended because it had been shortened to what was left."""
@@ -208,20 +221,8 @@ def _put_back(extensions: dict[str, Any], theirs: dict[str, Any] | None) -> None
 
 
 @functools.cache
-def _body_class(flavor: Flavor, blocking: bool) -> type[Any]:
+def body_class(flavor: Flavor, *, blocking: bool) -> type[Any]:
+    """The stream class that clients of the flavour take: it must be one of their own."""
     base = flavor.module.SyncByteStream if blocking else flavor.module.AsyncByteStream
     ours = _BlockingBody if blocking else _AsyncBody
-    return type("Body", (ours, base), {})
-
-
-def watch(response: Any, call: Call, flavor: Flavor) -> Any:
-    """The watched body of a response; the same one for every layer that asks."""
-    stream = response.stream
-    if isinstance(stream, _Body) and stream.call is call:
-        return stream
-    body = _body_class(flavor, call.blocking)(stream, call, flavor)
-    if response.is_closed:
-        body.over = True  # made with its content, as mock transports do: nobody will read the stream
-    else:
-        response.stream = body
-    return body
+    return type("Body", (ours, base), {"flavor": flavor})

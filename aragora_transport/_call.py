@@ -9,27 +9,34 @@ from __future__ import annotations
 
 import reprlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-from aragora_transport._body import watch
+from aragora_transport._alarm import Alarms
+from aragora_transport._body import body_class
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
+from aragora_transport._redact import describe_error
 from aragora_transport.correlation import current, new_id
-from aragora_transport.events import CallFinished
+from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from aragora_transport._alarm import TaskAlarm
     from aragora_transport._clock import Clock, Waiter
+    from aragora_transport._flavor import Flavor
     from aragora_transport.events import Event, Observer
 
 RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
 CALL = "aragora_transport.call"
 _LONGEST = sys.float_info.max  # seconds: more than this cannot be added to a clock's reading
+
+Hook = Callable[["Call", BaseException | None, bool], object]  # (call, error, complete) at a body's end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +75,7 @@ def _refused(name: str, value: object, wanted: str) -> ValueError:
     return ValueError(f"call_options({name}={reprlib.repr(value)}): {name} must be {wanted}")
 
 
-_NO_OPTIONS = CallOptions()
+NO_OPTIONS = CallOptions()
 
 
 def call_options(
@@ -138,69 +145,52 @@ class Call:
     The other fields are for layers: each is set by one layer and read by layers on its other side.
     """
 
-    __slots__ = (
-        "_id",
-        "_scope_id",
-        "attempt",
-        "attempt_began",
-        "began",
-        "blocking",
-        "clock",
-        "deadline",
-        "detailed",
-        "ended",
-        "error",
-        "gate_opens",
-        "gated",
-        "gates_blocked",
-        "gates_passed",
-        "hidden",
-        "history",
-        "interrupter",
-        "max_attempts",
-        "observers",
-        "operation",
-        "options",
-        "platform",
-        "retry_after",
-        "status",
-        "total",
-    )
+    # What most calls never change are class attributes: a call begins with as few stores as possible.
+    attempt = 1  # the send under way, or the last one
+    max_attempts = 1
+    attempt_began: float | None = None  # the first one begins with the call
+    history: tuple[Attempt, ...] = ()  # the attempts before the present one
+    ended: float | None = None
+    status: int | None = None
+    error: str | None = None
+    hidden: str | None = None  # the failure inside an answer whose status tells of none
+    retry_after: float | None = None  # a wait the platform asked for that ended the call
+    deadline: float | None = None  # when the clock reads this, the call is over
+    total: float | None = None  # the limit that the deadline came from, for error messages
+    idle: float | None = None  # the longest silence of the body
+    alarm: TaskAlarm | None = None  # the attempt's, at rest: it goes on as that of the body
+    gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
+    gates_passed = 0  # attempts that were let through, at once or after a wait
+    gates_blocked = 0  # attempts that were held or refused
+    gated = False  # the present attempt is held at a gate, or was refused there
+    interrupter: Interrupter | None = None
+    _id: str | None = None
 
-    def __init__(  # noqa: PLR0917  # one call site, on the hot path, where keywords cost
-        self,
-        platform: str,
-        operation: str,
-        options: CallOptions,
-        clock: Clock,
-        blocking: bool,
-        observers: tuple[Observer, ...],
-    ) -> None:
-        self.platform = platform
+    def __init__(self, scope: CallScope, operation: str, options: CallOptions) -> None:
+        self.scope = scope
         self.operation = operation
         self.options = options
-        self.clock = clock
-        self.blocking = blocking
-        self.observers = observers
-        self.detailed = bool(observers)  # users observe: they want an event for each attempt as well
-        self.began = self.attempt_began = clock.monotonic()
-        self.ended: float | None = None
-        self.attempt = 1  # the send under way, or the last one
-        self.max_attempts = 1
-        self.history: tuple[Attempt, ...] = ()  # the attempts before the present one
-        self.status: int | None = None
-        self.error: str | None = None
-        self.hidden: str | None = None  # the failure inside an answer whose status tells of none
-        self.retry_after: float | None = None  # a wait the platform asked for that ended the call
-        self.deadline: float | None = None  # when the clock reads this, the call is over
-        self.total: float | None = None  # the limit that the deadline came from, for error messages
-        self.gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
-        self.gates_passed = 0  # attempts that were let through, at once or after a wait
-        self.gates_blocked = 0  # attempts that were held or refused
-        self.gated = False  # the present attempt is held at a gate, or was refused there
-        self.interrupter: Interrupter | None = None
+        self.blocking = scope.blocking
+        self.clock = scope.clock
+        self.observers = scope.observers.copy()
+        self.hooks: list[Hook] = []  # told how the body of the present attempt ended
+        self.began = scope.clock.monotonic()
         self._scope_id = current.get()
-        self._id: str | None = None
+
+    @property
+    def platform(self) -> str:
+        """The name that the stack was given."""
+        return self.scope.platform
+
+    @property
+    def alarms(self) -> Alarms:
+        """Time limits for the event loop that runs."""
+        return self.scope.alarms
+
+    @property
+    def detailed(self) -> bool:
+        """Whether somebody wants to know of every attempt, not just of those that fail."""
+        return self.scope.detailed
 
     @property
     def correlation_id(self) -> str:
@@ -208,6 +198,11 @@ class Call:
         if self._id is None:
             self._id = self._scope_id or new_id()
         return self._id
+
+    @property
+    def attempt_seconds(self) -> float:
+        """Since the present attempt began."""
+        return self.clock.monotonic() - (self.began if self.attempt_began is None else self.attempt_began)
 
     @property
     def last_outcome(self) -> str | None:
@@ -228,7 +223,7 @@ class Call:
         last = Attempt(
             status=self.status,
             error=self.hidden if self.status is not None else self.error,
-            seconds=max(0.0, ended - self.attempt_began),
+            seconds=ended - (self.began if self.attempt_began is None else self.attempt_began),
             wait=self.retry_after or 0.0,
         )
         return (*self.history, last)
@@ -258,6 +253,51 @@ class Call:
             for observer in self.observers:
                 observer(event)
 
+    def body_ended(self, error: BaseException | None, complete: bool) -> None:
+        """The body was read to its end, failed with `error`, or was closed before its end."""
+        self.ended = self.clock.monotonic()
+        for hook in self.hooks:
+            hook(self, error, complete)
+        if isinstance(error, Exception):
+            self.emit(
+                BodyFailed,
+                status=self.status,
+                error=type(error).__name__,
+                text=describe_error(error),
+                max_attempts=self.max_attempts,
+            )
+        if self.scope.detailed:
+            self.finished(error, complete)
+
+    def finished(self, error: BaseException | None, complete: bool) -> None:
+        """The last event of a call."""
+        self.emit(
+            CallFinished,
+            status=self.status,
+            error=None if error is None else type(error).__name__,
+            seconds=self.total_seconds,
+            attempts=len(self.attempts),
+            complete=complete,
+        )
+
+    def attempt_dropped(self) -> None:
+        """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
+        hooks, self.hooks = self.hooks, []
+        for hook in hooks:
+            hook(self, None, True)
+
+    def too_late(self, flavor: Flavor, limit: str, seconds: float | None) -> Exception:
+        """The error for a limit that ran out."""
+        return flavor.DeadlineExceededError(
+            platform=self.platform,
+            operation=self.operation,
+            limit=limit,
+            seconds=seconds or 0.0,
+            attempt=self.attempt,
+            elapsed=self.clock.monotonic() - self.began,
+            last=self.last_outcome,
+        )
+
 
 class CallScope(httpx.AsyncBaseTransport):
     """The transport where calls begin: makes the call object, and leaves it as record on the answer.
@@ -271,28 +311,33 @@ class CallScope(httpx.AsyncBaseTransport):
         *,
         platform: str,
         clock: Clock = SYSTEM,
-        blocking: bool = False,
+        alarms: Alarms | None = None,
         observers: tuple[Observer, ...] = (),
     ) -> None:
         self.top = top
         self.platform = platform
         self.clock = clock
-        self.blocking = blocking
+        self.alarms = alarms or Alarms(clock)
+        self.blocking = False
         self.flavor = flavor_of(top)
-        self._observers = observers
+        self.observers = list(observers)
+        self.detailed = bool(observers)
+        self._body = body_class(self.flavor, blocking=False)
+
+    def block(self) -> None:
+        """Serve a blocking client from now on; see `sync`."""
+        self.blocking = True
+        self._body = body_class(self.flavor, blocking=True)
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions: dict[str, Any] = request.extensions
-        options = extensions.get(RECORD, _NO_OPTIONS)
-        if type(options) is not CallOptions:
-            raise TypeError(
-                f"extensions[{RECORD!r}] is {reprlib.repr(options)}, but it must be what call_options() "
-                "makes: pass extensions=call_options(...), or {**call_options(...), ...} beside others"
-            )
-        operation = options.operation or request.method
-        clock = self.clock
-        call = Call(self.platform, operation, options, clock, self.blocking, self._observers)
+        options = extensions.get(RECORD, NO_OPTIONS)
+        if options is NO_OPTIONS:
+            call = Call(self, request.method, NO_OPTIONS)
+        else:
+            call = Call(self, _operation(request, options), options)
         extensions[CALL] = call
+        clock = self.clock
         if clock.manual:
             clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
         try:
@@ -300,8 +345,8 @@ class CallScope(httpx.AsyncBaseTransport):
         except BaseException as error:
             call.ended = clock.monotonic()
             call.error = type(error).__name__
-            if self._observers:
-                _finished(call, error, complete=False)
+            if self.detailed:
+                call.finished(error, complete=False)
             raise
         finally:
             # A redirect copies the extensions and an auth flow sends the same request again: both are
@@ -312,8 +357,12 @@ class CallScope(httpx.AsyncBaseTransport):
         call.ended = clock.monotonic()  # until the body ends
         call.status = response.status_code
         response.extensions[RECORD] = call
-        if self._observers:
-            watch(response, call, self.flavor).on_end(_finished)
+        if response.is_closed:
+            call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
+        elif self.blocking:
+            response.stream = self._body(response.stream, call, extensions)
+        else:
+            response.stream = self._body(response.stream, call)
         return response
 
     async def __aenter__(self) -> Self:
@@ -332,12 +381,10 @@ class CallScope(httpx.AsyncBaseTransport):
         await self.top.aclose()
 
 
-def _finished(call: Call, error: BaseException | None, complete: bool) -> None:
-    call.emit(
-        CallFinished,
-        status=call.status,
-        error=None if error is None else type(error).__name__,
-        seconds=call.total_seconds,
-        attempts=len(call.attempts),
-        complete=complete,
-    )
+def _operation(request: Any, options: object) -> str:
+    if type(options) is not CallOptions:
+        raise TypeError(
+            f"extensions[{RECORD!r}] is {reprlib.repr(options)}, but it must be what call_options() "
+            "makes: pass extensions=call_options(...), or {**call_options(...), ...} beside others"
+        )
+    return options.operation or request.method

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
+    from aragora_transport._call import Hook
     from aragora_transport._clock import Clock, Waiter
     from aragora_transport.events import CircuitState
     from aragora_transport.policy import BreakerPolicy
@@ -45,7 +46,8 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         self._policy = policy
         self._clock = clock
         self._least = policy.min_attempts or policy.failure_threshold
-        self._slice_seconds = policy.window / _SLICES
+        self._now = clock.monotonic
+        self._slices_a_second = _SLICES / policy.window
         self._state: str = CLOSED
         self._successes = 0
         self._opened_at = 0.0
@@ -56,34 +58,46 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         """Forget every outcome."""
         self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
         self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
+        self._newest: list[int] = [-1, 0, 0]
         self._attempts = 0
         self._failures = 0
 
-    def count(self, failed: bool) -> None:
-        """One attempt finished."""
+    def count_success(self) -> None:
+        """One attempt succeeded."""
+        number = int(self._now() * self._slices_a_second)
         with self._lock:
-            number = self._forget_old()
-            if not self._slices or self._slices[-1][0] != number:
-                self._slices.append([number, 0, 0])
-            newest = self._slices[-1]
-            newest[1] += 1
-            newest[2] += failed
+            if self._newest[0] != number:
+                self._slide(number)
+            self._newest[1] += 1
             self._attempts += 1
-            self._failures += failed
-            self._recent.append(failed)
+            self._recent.append(False)
 
-    def _forget_old(self) -> int:
-        number = int(self._clock.monotonic() / self._slice_seconds)
-        while self._slices and self._slices[0][0] <= number - _SLICES:
-            _, attempts, failures = self._slices.popleft()
+    def increment_counter(self) -> None:
+        """One attempt failed."""
+        number = int(self._now() * self._slices_a_second)
+        with self._lock:
+            self._slide(number)
+            self._newest[1] += 1
+            self._newest[2] += 1
+            self._attempts += 1
+            self._failures += 1
+            self._recent.append(True)
+
+    def _slide(self, number: int) -> None:
+        """Forget the slices that lie outside of the window, and begin that of `number`."""
+        slices = self._slices
+        while slices and slices[0][0] <= number - _SLICES:
+            _, attempts, failures = slices.popleft()
             self._attempts -= attempts
             self._failures -= failures
-        return number
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+        self._newest = slices[-1]
 
     @property
     def counter(self) -> int:
         with self._lock:
-            self._forget_old()
+            self._slide(int(self._now() * self._slices_a_second))
             attempts, failures = self._attempts, self._failures
             if attempts < len(self._recent):
                 attempts, failures = len(self._recent), sum(self._recent)
@@ -93,13 +107,10 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         enough = attempts >= self._least and failures >= self._policy.failure_rate * attempts
         return failures if enough else threshold - 1
 
-    def increment_counter(self) -> None:
-        self.count(failed=True)
-
     def reset_counter(self) -> None:
         # pybreaker resets a consecutive count on every success, and when it closes the circuit.
         if self._state == CLOSED:
-            self.count(failed=False)
+            self.count_success()
         else:
             self.clear()
 
@@ -138,10 +149,12 @@ class Era:
     An outcome counts only while its era lasts, so that a late result moves no later state.
     """
 
-    __slots__ = ("probes", "reopens_at", "state")
+    __slots__ = ("closed", "hook", "probes", "reopens_at", "state")
 
     def __init__(self, state: CircuitState, reopens_at: float = 0.0) -> None:
         self.state = state
+        self.closed = state == CLOSED
+        self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
         self.probes: deque[float] = deque()  # when each probe under way was let through
         self.reopens_at = reopens_at  # when an open circuit lets a probe through
 
@@ -215,7 +228,7 @@ class Circuit:
         self._window = None if storage is not None else WindowStorage(policy, clock)
         users = [_Guarded(listener) for listener in listeners]
         # A success of a closed circuit is told to pybreaker only when somebody could notice.
-        self._told_all = bool(users) or storage is not None
+        self._straight = None if users or self._window is None else self._window.count_success
         self.breaker = pybreaker.CircuitBreaker(
             fail_max=policy.failure_threshold,
             reset_timeout=0.0,  # when to probe is the gate's to say
@@ -273,8 +286,8 @@ class Circuit:
     def success(self, era: Era) -> None:
         if era is not self.era:
             return
-        if era.state == CLOSED and not self._told_all and self._window is not None:
-            self._window.count(failed=False)
+        if self._straight is not None and era.closed:
+            self._straight()
             return
         with self._lock:
             if era is self.era:

@@ -117,34 +117,30 @@ class Gate:
             self._batch, self._let_out = 1, 0
 
 
-class Gates:
+class Gates(OrderedDict[str, "Gate"]):
     """The gates of one platform by bucket, the least recently used forgotten beyond `max_keys`."""
 
     def __init__(self, clock: Clock, rng: Random, max_keys: int) -> None:
+        super().__init__()
         self._clock = clock
         self._rng = rng
         self._max_keys = max_keys
         self._lock = threading.Lock()
-        self._by_key: OrderedDict[str, Gate] = OrderedDict()
 
-    def find(self, key: str) -> Gate | None:
-        """The gate of a bucket that was ever closed, and may still be."""
-        return self._by_key.get(key)
-
-    def close(self, key: str, seconds: float) -> float:
+    def shut(self, key: str, seconds: float) -> float:
         """Close the gate of a bucket for `seconds`; returns when it opens."""
         until = self._clock.monotonic() + seconds
         with self._lock:
-            gate = self._by_key.get(key)
+            gate = self.get(key)
             if gate is None:
-                gate = self._by_key[key] = Gate(self._clock, self._rng)
-            self._by_key.move_to_end(key)
-            excess = len(self._by_key) - self._max_keys
-            for old in list(self._by_key)[:-1]:
+                gate = self[key] = Gate(self._clock, self._rng)
+            self.move_to_end(key)
+            excess = len(self) - self._max_keys
+            for old in list(self)[:-1]:
                 if excess <= 0:
                     break
-                if not self._by_key[old].waiters:
-                    del self._by_key[old]
+                if not self[old].waiters:
+                    del self[old]
                     excess -= 1
         gate.close(until)
         return gate.opens_at

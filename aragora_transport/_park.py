@@ -15,7 +15,6 @@ from aragora_transport._body import finish
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aragora_transport._alarm import Alarms
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
 
@@ -131,7 +130,7 @@ async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:
     return content if len(content) <= SMALL else None
 
 
-async def park(response: Any, request: Any, call: Call, flavor: Flavor, alarms: Alarms) -> None:
+async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
     """Drain a failed answer, at most 64 KiB and for at most a second, and close it.
 
     Its body can be read afterwards all the same; where not all of it was drained, reading it ends in
@@ -148,7 +147,7 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor, alarms: 
         if call.blocking:
             await _read_blocking(reader, request, call, brief)
         else:
-            alarm = alarms.start(now + brief)
+            alarm = call.alarms.start(now + brief)
             try:
                 await reader.read(SMALL)
             except BaseException as error:

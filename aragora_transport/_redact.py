@@ -17,3 +17,15 @@ def one_line(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
+
+
+def describe_error(error: Exception) -> str:
+    """What an error says of itself: its class and its text, never a header's value."""
+    name = type(error).__name__
+    if name == "LocalProtocolError":
+        return name  # it quotes the header that it refuses: a token with a line feed at its end, say
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # an error of somebody else's that cannot even say what it is
+        return name
+    return f"{name}: {text}" if text else name

@@ -13,6 +13,7 @@ from typing import Literal
 
 __all__ = [
     "AttemptFinished",
+    "BodyFailed",
     "CallFinished",
     "CircuitChanged",
     "Event",
@@ -97,6 +98,19 @@ class RateLimitWaited(Event):
     key: str
     seconds: float
     refused: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BodyFailed(Event):
+    """The body of an answer died or stalled after its headers, with `status`.
+
+    `error` is the class's name, `text` what the error says of itself.
+    """
+
+    status: int | None
+    error: str
+    text: str
+    max_attempts: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

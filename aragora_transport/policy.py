@@ -168,9 +168,7 @@ def http_statuses(owner: str, name: str, values: Iterable[int]) -> frozenset[int
     try:
         statuses = frozenset(values)
     except TypeError:
-        raise ValueError(
-            f"{owner}({name}={_short(values)}): {name} must be a set of HTTP statuses"
-        ) from None
+        raise ValueError(f"{owner}({name}={_short(values)}): {name} must be a set of HTTP statuses") from None
     wrong = [s for s in statuses if not isinstance(s, int) or not 100 <= s <= 599]  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
     if wrong:
         raise ValueError(f"{owner}({name}=...): {_short(wrong[0])} is not an HTTP status from 100 to 599")

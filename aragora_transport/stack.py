@@ -68,9 +68,7 @@ def _build(
     common: dict[str, Any] = {"platform": platform, "clock": state.clock}
     transport = below
     if policy.timeout is not None:
-        transport = TimeoutTransport(
-            transport, policy=policy.timeout, alarms=state.alarms, profile=profile, **common
-        )
+        transport = TimeoutTransport(transport, policy=policy.timeout, profile=profile, **common)
     if policy.breaker is not None:
         transport = BreakerTransport(
             transport, policy=policy.breaker, circuits=state.circuits, profile=profile, **common
@@ -90,13 +88,12 @@ def _build(
             transport,
             policy=policy.retry,
             budget=state.budget,
-            alarms=state.alarms,
             profile=profile,
             rng=state.rng,
             **common,
         )
     if policy.timeout is not None:
-        transport = DeadlineTransport(transport, policy=policy.timeout, alarms=state.alarms, **common)
+        transport = DeadlineTransport(transport, policy=policy.timeout, **common)
     if policy.metrics:
         transport = MetricsTransport(transport, registry=registry, profile=profile, **common)
     if policy.log:
@@ -110,7 +107,7 @@ class Stack(CallScope):
     def __init__(
         self, top: Any, *, policy: Policy, state: State, platform: str, observers: tuple[Observers, ...]
     ) -> None:
-        super().__init__(top, platform=platform, clock=state.clock, observers=observers)
+        super().__init__(top, platform=platform, clock=state.clock, alarms=state.alarms, observers=observers)
         self.policy = policy
         self.state = state
 
@@ -174,7 +171,7 @@ class Stack(CallScope):
 
     @property
     def _user_observers(self) -> tuple[Observers, ...]:
-        return tuple(observer for observer in self._observers if isinstance(observer, Observers))
+        return tuple(observer for observer in self.observers if isinstance(observer, Observers))
 
 
 class BlockingStack(Driver):

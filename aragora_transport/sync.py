@@ -69,7 +69,7 @@ class Driver(httpx.BaseTransport):
                 platform=getattr(transport, "_platform", "default"),
                 clock=getattr(transport, "_clock", SYSTEM),
             )
-        transport.blocking = True
+        transport.block()
         self.top: CallScope = transport
         self.flavor = transport.flavor
 

@@ -1,6 +1,6 @@
 """Exact counts per request: bytecodes and Python frames, by `sys.monitoring` (Python 3.12 and newer).
 
-    python -m benchmarks.counts
+python -m benchmarks.counts
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def count(transport: Any) -> tuple[Counter[str], Counter[str]]:
         tool = monitoring.PROFILER_ID
         monitoring.use_tool_id(tool, "counts")
         events = monitoring.events
-        monitoring.register_callback(tool, events.INSTRUCTION, lambda code, _: bytecodes.update([_name(code)]))
+        monitoring.register_callback(
+            tool, events.INSTRUCTION, lambda code, _: bytecodes.update([_name(code)])
+        )
         monitoring.register_callback(tool, events.PY_START, lambda code, _: frames.update([_name(code)]))
         monitoring.set_events(tool, events.INSTRUCTION | events.PY_START)
         try:

@@ -43,7 +43,12 @@ LAYERS = {
     "timeout": TimeoutTransport,
 }
 OFF: dict[str, Any] = {
-    "log": False, "metrics": False, "timeout": None, "retry": None, "breaker": None, "rate_limit": None
+    "log": False,
+    "metrics": False,
+    "timeout": None,
+    "retry": None,
+    "breaker": None,
+    "rate_limit": None,
 }
 
 
@@ -147,7 +152,9 @@ def run(*, rounds: int, batch: int, progress: Callable[[int, int], object]) -> d
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from aragora_transport import (
 )
 from aragora_transport.events import (
     AttemptFinished,
+    BodyFailed,
     CallFinished,
     CircuitChanged,
     Event,
@@ -32,7 +33,7 @@ from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
 
-KINDS = [AttemptFinished, RetryScheduled, RetryRefused, CircuitChanged, RateLimitWaited, CallFinished]
+KINDS = [AttemptFinished, BodyFailed, RetryScheduled, RetryRefused, CircuitChanged, RateLimitWaited, CallFinished]
 OPERATION = call_options(operation="send_message")
 TWO_OPEN_IT = BreakerPolicy(failure_threshold=2, failure_rate=0.0, cooldown=5.0)
 

@@ -9,24 +9,23 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._body import watch
 from aragora_transport._call import CALL
-from aragora_transport._circuit import CLOSED, Circuits
+from aragora_transport._circuit import Circuits
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import BreakerPolicy
-from aragora_transport.profile import FAILURE, PLAIN, SUCCESS, judge
+from aragora_transport.profile import FAILURE, PLAIN, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pybreaker
 
-    from aragora_transport._call import Call
+    from aragora_transport._call import Call, Hook
     from aragora_transport._circuit import Circuit, Era
     from aragora_transport._clock import Clock
-    from aragora_transport.profile import Profile
+    from aragora_transport.profile import Judgement, Profile
 
 
 class BreakerTransport(Layer):
@@ -51,33 +50,42 @@ class BreakerTransport(Layer):
         super().__init__(below, platform=platform, clock=clock)
         self.policy = checked("BreakerTransport(policy=...)", policy, BreakerPolicy)
         self._profile = profile
+        self._plain = profile.plain and policy.slow_call is None
         self.circuits = circuits or Circuits(
             policy,
             clock,
             rng or random.Random(),  # noqa: S311  # jitter, not secrets
             listeners=listeners,
         )
+        self._only = self.circuits.get(platform) if policy.key == "platform" else None
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, BreakerTransport.handle_async_request)
-        circuit = self._circuit(request, call)
-        permit = self._admit(circuit, request, call)
-        began = call.clock.monotonic()
+        circuit = self._only or self._circuit(request, call)
+        permit = circuit.era
+        if not permit.closed:
+            permit = self._admit(circuit, request, call)
         try:
             response = await self.below.handle_async_request(request)
-            judged = SUCCESS
-            if response.status_code >= 400 or not self._profile.plain:  # an HTTP error
-                call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
-                judged = await judge(self._profile, response, call, self.flavor)
+            if response.status_code < 400 and self._plain and permit.closed:
+                call.hooks.append(permit.hook or self._hook(circuit, permit))
+                return response
+            call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
+            judged = await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
             call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
+        self._settle(circuit, permit, call, response, judged)
+        return response
+
+    def _settle(self, circuit: Circuit, permit: Era, call: Call, response: Any, judged: Judgement) -> None:
+        """At the headers: a failure and a probe; an ordinary success when its body has ended."""
         cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
-        if slow is not None and judged.verdict == "success" and call.clock.monotonic() - began > slow:
+        if slow is not None and judged.verdict == "success" and call.attempt_seconds > slow:
             judged, cause = FAILURE, f"{cause} after more than {slow:g} s"
         if judged.verdict == "failure":
             if response.status_code == 503 and judged.wait is not None:  # Service Unavailable
@@ -86,8 +94,11 @@ class BreakerTransport(Layer):
         elif judged.verdict == "neither":
             circuit.neither(permit)
         else:
-            self._succeeded(circuit, permit, call, response)
-        return response
+            if not permit.closed:
+                circuit.success(permit)
+                if circuit.changes:
+                    self._tell(circuit, call)
+            call.hooks.append(permit.hook or self._hook(circuit, permit))
 
     def _admit(self, circuit: Circuit, request: Any, call: Call) -> Era:
         permit = circuit.admit()
@@ -97,25 +108,21 @@ class BreakerTransport(Layer):
             raise self._refusal(circuit, request, call)
         return permit
 
-    def _succeeded(self, circuit: Circuit, permit: Era, call: Call, response: Any) -> None:
-        """At the headers: a probe is settled, an ordinary attempt when its body has ended."""
-        probe = permit.state != CLOSED
-        if probe:
-            circuit.success(permit)
-            if circuit.changes:
-                self._tell(circuit, call)
+    def _hook(self, circuit: Circuit, permit: Era) -> Hook:
+        """What is told how a body ended; one for all that a permit's era lets through."""
+        probe = not permit.closed
 
         def ended(call: Call, error: BaseException | None, complete: bool) -> None:
             if complete:
                 if not probe:
                     circuit.success(permit)
             elif isinstance(error, self.flavor.TransportError):
-                self._failed(
-                    circuit, permit, call, f"{type(error).__name__} in the body", error, settled=probe
-                )
+                cause = f"{type(error).__name__} in the body"
+                self._failed(circuit, permit, call, cause, error, settled=probe)
             # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
 
-        watch(response, call, self.flavor).on_end(ended)
+        permit.hook = ended
+        return ended
 
     def _failed(
         self,

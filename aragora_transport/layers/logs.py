@@ -9,11 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aragora_transport._body import watch
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
-from aragora_transport._redact import one_line
-from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused, RetryScheduled
+from aragora_transport._redact import describe_error, one_line
+from aragora_transport.events import (
+    BodyFailed,
+    CircuitChanged,
+    Observers,
+    RateLimitWaited,
+    RetryRefused,
+    RetryScheduled,
+)
 from aragora_transport.layers._layer import Layer
 from aragora_transport.profile import PLAIN, judge
 
@@ -52,7 +58,7 @@ class LogTransport(Layer):
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, LogTransport.handle_async_request)
-        call.observers = (*call.observers, self.observer)
+        call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
             judged = None
@@ -72,7 +78,6 @@ class LogTransport(Layer):
                 (call.platform, call.operation, call.attempt, call.max_attempts),
                 _call_fields(call, status),
             )
-        watch(response, call, self.flavor).on_end(self._body_ended)
         return response
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
@@ -84,12 +89,8 @@ class LogTransport(Layer):
         level = logging.WARNING if serious else logging.INFO
         self._failure(level, "failed", call.hidden or f"HTTP {status}", _call_fields(call, status))
 
-    def _body_ended(self, call: Call, error: BaseException | None, complete: bool) -> None:
-        if not complete and isinstance(error, Exception):
-            self._failed(call, error)
-
     def _failed(self, call: Call, error: Exception) -> None:
-        self._failure(logging.WARNING, "failed", _text(error), _call_fields(call, call.status))
+        self._failure(logging.WARNING, "failed", describe_error(error), _call_fields(call, call.status))
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):
@@ -101,6 +102,9 @@ class LogTransport(Layer):
                 _event_fields(event, event.max_attempts, event.status),
                 retry_in_s=round(event.wait, 3),
             )
+        elif isinstance(event, BodyFailed):
+            fields = _event_fields(event, event.max_attempts, event.status)
+            self._failure(logging.WARNING, "failed", event.text, fields)
         elif isinstance(event, CircuitChanged):
             self._emit(
                 logging.WARNING,
@@ -181,18 +185,6 @@ def _call_fields(call: Call, status: int | None) -> dict[str, Any]:
     return _fields(
         call.platform, call.operation, call.attempt, call.max_attempts, status, call.correlation_id
     )
-
-
-def _text(error: Exception) -> str:
-    """What an error says of itself."""
-    name = type(error).__name__
-    if name == "LocalProtocolError":
-        return name  # it quotes the header that it refuses: a token with a line feed at its end, say
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # an error of somebody else's that cannot even say what it is
-        return name
-    return f"{name}: {text}" if text else name
 
 
 def _clean(value: Any) -> Any:

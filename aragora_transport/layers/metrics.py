@@ -1,19 +1,21 @@
 """The guide's Prometheus metrics. The only file that imports prometheus_client.
 
 Calls are counted once, as the caller saw them, when their body has ended; what happened inside is read
-from the call object. Children are cached: `.labels()` costs more than everything else here.
+from the call object. The numbers are plain ones of ours (`_Numbers`) that become metric families when
+Prometheus asks; under prometheus_client's multiprocess mode its own metrics keep them (`_Children`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import threading
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from aragora_transport import errors
-from aragora_transport._body import watch
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused
@@ -21,14 +23,18 @@ from aragora_transport.layers._layer import Layer
 from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
     from aragora_transport._call import Attempt, Call
     from aragora_transport._clock import Clock
     from aragora_transport.events import Event
     from aragora_transport.profile import Profile
 
-BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
+CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
+WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0)  # seconds
 MAX_OPERATIONS = 100  # names per platform; more become "other"
 _NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
 _STATES = {"closed": 0, "open": 1, "half-open": 2}
@@ -51,6 +57,36 @@ _ERROR_LABELS = {
     "GeneratorExit": "cancelled",
 }
 
+_OF_CALL = ("platform", "operation")
+COUNTERS = {
+    "platform_requests_total": ("Calls as their callers saw them.", (*_OF_CALL, "status")),
+    "platform_attempts_total": ("Sends, by what came back.", (*_OF_CALL, "status")),
+    "platform_retry_total": ("Sends after the first one of a call.", _OF_CALL),
+    "platform_retry_success_total": ("Calls that a retry saved.", _OF_CALL),
+    "platform_retry_refused_total": ("Failures that were final, by reason.", ("platform", "reason")),
+    "platform_rate_limit_total": ("Attempts at the gate, allowed or blocked.", ("platform", "result")),
+    "platform_label_overflow_total": ("Label values that became 'other'.", ("label",)),
+    "platform_telemetry_errors_total": ("Failures to record something.", ("where",)),
+}
+GAUGES = {
+    "platform_circuit_breaker_state": (
+        "The worst circuit of the platform: 0 closed, 1 open, 2 half-open.",
+        ("platform",),
+    ),
+}
+HISTOGRAMS = {
+    "platform_request_latency_seconds": (
+        "From the beginning of a call to the end of its body.",
+        _OF_CALL,
+        CALL_BUCKETS,
+    ),
+    "platform_rate_limit_wait_seconds": (
+        "Time that attempts were held at the gate.",
+        ("platform",),
+        WAIT_BUCKETS,
+    ),
+}
+
 
 class MetricsTransport(Layer):
     """Counts calls, latencies, retries, circuit states and rate-limit decisions.
@@ -71,32 +107,41 @@ class MetricsTransport(Layer):
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
         self._profile = profile
-        self.metrics = metric_set(registry)
-        self._telemetry_errors = self.metrics.telemetry_errors.labels("metrics")
-        self.metrics.circuit_state.labels(platform)  # there from the start, as 0
+        self._plain = profile.plain
+        self._numbers = numbers_of(registry)
+        self._numbers.set("platform_circuit_breaker_state", (platform,), 0)  # there from the start
         self.observer = Observers(self._observe)
-        self._lock = threading.Lock()
-        self._operations: dict[str, str] = {}
-        self._children: dict[tuple[Any, ...], Any] = {}
+        self._now = clock.monotonic
+        # Calls that went straight through, by operation and status: all there is to count for most.
+        self._straight: dict[tuple[str, int], Tally] = {}
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, MetricsTransport.handle_async_request)
-        call.observers = (*call.observers, self.observer)
+        call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
-            if not self._profile.plain:
+            if not self._plain:
                 await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
             self._finish(call, error_label(error))
             raise
         call.status = response.status_code
-        watch(response, call, self.flavor).on_end(self._body_ended)
+        call.hooks.append(self._body_ended)
         return response
 
-    def _body_ended(self, call: Call, error: BaseException | None, complete: bool) -> None:
-        del complete  # a body closed early by the caller is no failure of the platform's
+    def _body_ended(self, call: Call, error: BaseException | None, _complete: bool) -> None:
+        if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
+            tally = self._straight.get((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
+            if tally is not None:
+                seconds = self._now() - call.began
+                with tally.lock:
+                    tally.calls += 1
+                    tally.gated += call.gates_passed
+                    tally.seconds += seconds
+                    tally.buckets[bisect_left(CALL_BUCKETS, seconds)] += 1
+                return
         if error is None and call.status is not None:
             self._finish(call, _status_label(call.status, call.hidden))
         else:
@@ -108,31 +153,36 @@ class MetricsTransport(Layer):
         except Exception:  # noqa: BLE001  # no failure of telemetry reaches a call
             self._telemetry_failed()
 
+    def _telemetry_failed(self) -> None:
+        try:
+            self._numbers.add("platform_telemetry_errors_total", ("metrics",))
+        except Exception:  # noqa: BLE001, S110  # then nothing can be counted any more
+            pass
+
     def _count(self, call: Call, status: str) -> None:
-        metrics, platform = self.metrics, call.platform
-        operation = self._operation(call.operation)
-        self._child(metrics.requests, platform, operation, status).inc()
-        self._child(metrics.latency, platform, operation).observe(call.clock.monotonic() - call.began)
+        numbers, platform = self._numbers, call.platform
+        operation = numbers.operation(platform, call.operation)
+        of_call = (platform, operation)
+        numbers.add("platform_requests_total", (*of_call, status))
+        numbers.observe("platform_request_latency_seconds", of_call, self._now() - call.began)
         for attempt in call.history:
-            self._child(metrics.attempts, platform, operation, _attempt_label(attempt)).inc()
+            numbers.add("platform_attempts_total", (*of_call, _attempt_label(attempt)))
         if len(call.history) < call.attempt and not call.gated and status != "circuit_open":
-            self._child(metrics.attempts, platform, operation, status).inc()
+            numbers.add("platform_attempts_total", (*of_call, status))
         if call.attempt > 1:
-            self._child(metrics.retries, platform, operation).inc(call.attempt - 1)
-            if status.isdigit() and int(status) < 400:  # an answer that is no error
-                self._child(metrics.retry_successes, platform, operation).inc()
+            numbers.add("platform_retry_total", of_call, call.attempt - 1)
+            if status.isdigit() and int(status) < 400:  # not an HTTP error
+                numbers.add("platform_retry_success_total", of_call)
         # Those that were held and then let through are among the blocked; so is the one a gate holds yet.
         allowed = call.gates_passed - call.gates_blocked + call.gated
         if allowed:
-            self._child(metrics.rate_limit, platform, "allowed").inc(allowed)
+            numbers.add("platform_rate_limit_total", (platform, "allowed"), allowed)
         if call.gates_blocked:
-            self._child(metrics.rate_limit, platform, "blocked").inc(call.gates_blocked)
-
-    def _telemetry_failed(self) -> None:
-        try:
-            self._telemetry_errors.inc()
-        except Exception:  # noqa: BLE001, S110  # then nothing can be counted any more
-            pass
+            numbers.add("platform_rate_limit_total", (platform, "blocked"), call.gates_blocked)
+        if call.status is not None and status == str(call.status) and operation == call.operation:
+            tally = numbers.tally(platform, operation, call.status)
+            if tally is not None:
+                self._straight[operation, call.status] = tally
 
     def _observe(self, event: Event) -> None:
         try:
@@ -141,31 +191,13 @@ class MetricsTransport(Layer):
             self._telemetry_failed()
 
     def _count_event(self, event: Event) -> None:
-        metrics = self.metrics
+        numbers, platform = self._numbers, event.platform
         if isinstance(event, CircuitChanged):
-            self._child(metrics.circuit_state, event.platform).set(_STATES[event.worst])
+            numbers.set("platform_circuit_breaker_state", (platform,), _STATES[event.worst])
         elif isinstance(event, RetryRefused):
-            self._child(metrics.refused, event.platform, event.reason).inc()
+            numbers.add("platform_retry_refused_total", (platform, event.reason))
         elif isinstance(event, RateLimitWaited) and not event.refused:
-            self._child(metrics.gate_wait, event.platform).observe(event.seconds)
-
-    def _child(self, metric: Any, *labels: str) -> Any:
-        key = (metric, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = metric.labels(*labels)
-        return child
-
-    def _operation(self, name: str) -> str:
-        """The label for an operation: callers name it, so the number of names must have an end."""
-        label = self._operations.get(name)
-        if label is None:
-            with self._lock:
-                if len(self._operations) >= MAX_OPERATIONS or not _NAME.fullmatch(name):
-                    self.metrics.overflow.labels("operation").inc()
-                    return "other"
-                label = self._operations[name] = name
-        return label
+            numbers.observe("platform_rate_limit_wait_seconds", (platform,), event.seconds)
 
 
 def error_label(error: BaseException | None) -> str:
@@ -191,64 +223,215 @@ def _status_label(status: int, hidden: str | None) -> str:
     return str(status) if status < 600 else "other"  # a server may make up what it likes
 
 
-class MetricSet:
-    """The metric families of one registry."""
+class Tally:
+    """The straight calls of one operation that ended with one status."""
+
+    __slots__ = ("buckets", "calls", "gated", "lock", "seconds")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.calls = 0
+        self.gated = 0  # of them through an open gate
+        self.seconds = 0.0
+        self.buckets = [0] * (len(CALL_BUCKETS) + 1)  # the last one is beyond them all
+
+
+class Numbers(Protocol):
+    """Where one registry's numbers are kept. Labels are values in the order of the family's names."""
+
+    def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None: ...
+    def set(self, family: str, labels: tuple[str, ...], value: float) -> None: ...
+    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None: ...
+    def operation(self, platform: str, name: str) -> str: ...
+    def tally(self, platform: str, operation: str, status: int) -> Tally | None: ...
+
+
+class _Operations:
+    """Callers name operations, so the number of names must have an end."""
+
+    def __init__(self) -> None:
+        self._names_lock = threading.Lock()
+        self._names: dict[str, set[str]] = {}
+
+    def operation(self, platform: str, name: str) -> str:
+        """The label for an operation: its name, or "other"."""
+        with self._names_lock:
+            known = self._names.setdefault(platform, set())
+            if name in known:
+                return name
+            if len(known) < MAX_OPERATIONS and _NAME.fullmatch(name):
+                known.add(name)
+                return name
+        self.add("platform_label_overflow_total", ("operation",))
+        return "other"
+
+    def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
+        raise NotImplementedError
+
+
+class _Numbers(_Operations):
+    """Plain numbers, exact under any number of threads, collected when the registry is scraped."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415  # see metric_set
+        super().__init__()
+        self._lock = threading.Lock()
+        self._counts: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in COUNTERS}
+        self._gauges: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
+        self._histograms: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in HISTOGRAMS}
+        self._tallies: dict[tuple[str, str, str], Tally] = {}
+        registry.register(self)
 
-        def counter(name: str, help_: str, *labels: str) -> Counter:
-            return Counter(f"platform_{name}", help_, labels, registry=registry)
+    def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
+        with self._lock:
+            _add(self._counts[family], labels, amount)
 
-        call = ("platform", "operation")
-        self.requests = counter("requests_total", "Calls as their callers saw them.", *call, "status")
-        self.latency = Histogram(
-            "platform_request_latency_seconds",
-            "From the beginning of a call to the end of its body.",
-            call,
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.attempts = counter("attempts_total", "Sends, by what came back.", *call, "status")
-        self.retries = counter("retry_total", "Sends after the first one of a call.", *call)
-        self.retry_successes = counter("retry_success_total", "Calls that a retry saved.", *call)
-        self.refused = counter("retry_refused_total", "Failures that were final.", "platform", "reason")
-        self.rate_limit = counter("rate_limit_total", "Attempts at the gate.", "platform", "result")
-        self.gate_wait = Histogram(
-            "platform_rate_limit_wait_seconds",
-            "Time that attempts were held at the gate.",
-            ("platform",),
-            buckets=(0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0),
-            registry=registry,
-        )
-        self.circuit_state = Gauge(
-            "platform_circuit_breaker_state",
-            "The worst circuit of the platform: 0 closed, 1 open, 2 half-open.",
-            ("platform",),
-            registry=registry,
-            multiprocess_mode="liveall",  # one series per process: no sum or maximum of codes means anything
-        )
-        self.overflow = counter("label_overflow_total", "Label values that became 'other'.", "label")
-        self.telemetry_errors = counter("telemetry_errors_total", "Failures to record.", "where")
+    def set(self, family: str, labels: tuple[str, ...], value: float) -> None:
+        with self._lock:
+            self._gauges[family][labels] = value
+
+    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None:
+        bounds = HISTOGRAMS[family][2]
+        with self._lock:
+            found = self._histograms[family].setdefault(labels, [0.0] * (len(bounds) + 2))
+            found[bisect_left(bounds, value)] += 1
+            found[-1] += value
+
+    def tally(self, platform: str, operation: str, status: int) -> Tally:
+        key = (platform, operation, str(status))
+        with self._lock:
+            return self._tallies.setdefault(key, Tally())
+
+    def describe(self) -> Iterator[Metric]:
+        """The families' names, for the registry; asked for before there is any number."""
+        return self.collect()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families as they stand now."""
+        from prometheus_client import metrics_core  # noqa: PLC0415  # see numbers_of
+
+        with self._lock:
+            counts = {name: found.copy() for name, found in self._counts.items()}
+            histograms = {
+                name: {labels: list(found) for labels, found in families.items()}
+                for name, families in self._histograms.items()
+            }
+            gauges = {name: found.copy() for name, found in self._gauges.items()}
+            tallies = list(self._tallies.items())
+        for labels, tally in tallies:
+            _take_in(tally, labels, counts, histograms["platform_request_latency_seconds"])
+        for name, (help_, names) in COUNTERS.items():
+            yield _filled(metrics_core.CounterMetricFamily(name, help_, labels=names), counts[name])
+        for name, (help_, names) in GAUGES.items():
+            yield _filled(metrics_core.GaugeMetricFamily(name, help_, labels=names), gauges[name])
+        for name, (help_, names, bounds) in HISTOGRAMS.items():
+            histogram = metrics_core.HistogramMetricFamily(name, help_, labels=names)
+            for key, found in histograms[name].items():
+                histogram.add_metric(key, _cumulative(bounds, found), sum_value=found[-1])
+            yield histogram
 
 
-_sets: WeakKeyDictionary[Any, MetricSet] = WeakKeyDictionary()
-_sets_lock = threading.Lock()
+def _filled(family: Any, values: dict[tuple[str, ...], float]) -> Metric:
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    filled: Metric = family
+    return filled
 
 
-def metric_set(registry: CollectorRegistry | None = None) -> MetricSet:
-    """The one metric set of a registry; a second one would be refused by it as a duplicate."""
+def _add(found: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: float) -> None:
+    found[labels] = found.get(labels, 0) + amount
+
+
+def _take_in(
+    tally: Tally,
+    labels: tuple[str, str, str],
+    counts: dict[str, dict[tuple[str, ...], float]],
+    latency: dict[tuple[str, ...], list[float]],
+) -> None:
+    with tally.lock:
+        calls, gated, seconds, buckets = tally.calls, tally.gated, tally.seconds, tally.buckets.copy()
+    if not calls:
+        return
+    _add(counts["platform_requests_total"], labels, calls)
+    _add(counts["platform_attempts_total"], labels, calls)
+    if gated:
+        _add(counts["platform_rate_limit_total"], (labels[0], "allowed"), gated)
+    found = latency.setdefault(labels[:2], [0.0] * (len(CALL_BUCKETS) + 2))
+    for place, number in enumerate(buckets):
+        found[place] += number
+    found[-1] += seconds
+
+
+def _cumulative(bounds: tuple[float, ...], found: list[float]) -> list[tuple[str, float]]:
+    total = 0.0
+    buckets: list[tuple[str, float]] = []
+    for bound, number in zip((*map(str, bounds), "+Inf"), found, strict=False):
+        total += number
+        buckets.append((bound, total))
+    return buckets
+
+
+class _Children(_Operations):
+    """prometheus_client's own metrics, which write to files that all processes share."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415  # see numbers_of
+
+        super().__init__()
+        self._families: dict[str, Any] = {
+            **{
+                name: Counter(name, help_, names, registry=registry)
+                for name, (help_, names) in COUNTERS.items()
+            },
+            # One series per process: no sum or maximum of state codes means anything.
+            **{
+                name: Gauge(name, help_, names, registry=registry, multiprocess_mode="liveall")
+                for name, (help_, names) in GAUGES.items()
+            },
+            **{
+                name: Histogram(name, help_, names, registry=registry, buckets=bounds)
+                for name, (help_, names, bounds) in HISTOGRAMS.items()
+            },
+        }
+        self._children: dict[tuple[str, ...], Any] = {}  # `.labels()` costs more than everything else here
+
+    def _child(self, family: str, labels: tuple[str, ...]) -> Any:
+        key = (family, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._families[family].labels(*labels)
+        return child
+
+    def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
+        self._child(family, labels).inc(amount)
+
+    def set(self, family: str, labels: tuple[str, ...], value: float) -> None:
+        self._child(family, labels).set(value)
+
+    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None:
+        self._child(family, labels).observe(value)
+
+    def tally(self, platform: str, operation: str, status: int) -> None:
+        """None: every call has to reach the shared files."""
+
+
+_known: WeakKeyDictionary[Any, Numbers] = WeakKeyDictionary()
+_known_lock = threading.Lock()
+
+
+def numbers_of(registry: CollectorRegistry | None = None) -> Numbers:
+    """The one set of numbers of a registry; it would refuse a second one as a duplicate."""
     # Not loaded by those who switch metrics off.
     from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415
 
     chosen: Any = REGISTRY if registry is None else registry
     if not isinstance(chosen, CollectorRegistry):
         raise TypeError(f"registry={reprlib.repr(chosen)} must be a prometheus_client.CollectorRegistry")
-    with _sets_lock:
-        known = _sets.get(chosen)
+    with _known_lock:
+        known = _known.get(chosen)
         if known is None:
+            shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # how prometheus_client itself decides
             try:
-                known = _sets[chosen] = MetricSet(chosen)
+                known = _known[chosen] = _Children(chosen) if shared else _Numbers(chosen)
             except ValueError as error:
                 raise ValueError(
                     f"the registry has a metric by a name of ours already ({error}); give another registry=, "

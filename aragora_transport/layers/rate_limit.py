@@ -50,27 +50,36 @@ class RateLimitTransport(Layer):
         self.policy = checked("RateLimitTransport(policy=...)", policy, RateLimitPolicy)
         self._max_wait = max_retry_after
         self._profile = profile
-        self._gates = gates or Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
+        self._plain = profile.plain
+        self._keyed = profile.rate_key is not None
+        self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, RateLimitTransport.handle_async_request)
-        key = call.options.rate_key or self._key(request, call)
-        gate = self._gates.find(key)
+        key = self._platform
+        if self._gates or self._keyed:  # without a 429 yet, and with one bucket, there is nothing to look up
+            key = self._key(request, call)
+            await self._pass(key, request, call)
+        call.gates_passed += 1
+        response = await self.below.handle_async_request(request)
+        if response.status_code == 429 or not self._plain:  # Too Many Requests
+            judged = await judge(self._profile, response, call, self.flavor)
+            if judged.limited and judged.wait is not None:
+                call.gate_opens = self._gates.shut(key, judged.wait)
+        return response
+
+    async def _pass(self, key: str, request: Any, call: Call) -> None:
+        gate = self._gates.get(key)
         if gate is not None and not gate.idle:
             call.gated = True  # until it is let through
             await self._wait(gate, key, request, call)
             call.gated = False
-        call.gates_passed += 1
-        response = await self.below.handle_async_request(request)
-        if response.status_code == 429 or not self._profile.plain:  # Too Many Requests
-            judged = await judge(self._profile, response, call, self.flavor)
-            if judged.limited and judged.wait is not None:
-                call.gate_opens = self._gates.close(key, judged.wait)
-        return response
 
     def _key(self, request: Any, call: Call) -> str:
+        if call.options.rate_key is not None:
+            return call.options.rate_key
         rate_key = self._profile.rate_key
         return (rate_key(request) if rate_key is not None else None) or call.platform
 

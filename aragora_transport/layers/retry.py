@@ -13,13 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
-from aragora_transport._alarm import Alarms
 from aragora_transport._backoff import after_told, backoff
 from aragora_transport._budget import Budget
 from aragora_transport._call import CALL, Attempt
 from aragora_transport._clock import SYSTEM, Waiter
 from aragora_transport._park import close, park
-from aragora_transport._sending import follow
+from aragora_transport._sending import IDEMPOTENT_METHODS, follow
 from aragora_transport.events import AttemptFinished, RetryRefused, RetryScheduled
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import RetryPolicy
@@ -51,7 +50,6 @@ class RetryTransport(Layer):
         *,
         policy: RetryPolicy = RetryPolicy(),
         budget: Budget | None = None,
-        alarms: Alarms | None = None,
         profile: Profile = PLAIN,
         platform: str = "default",
         clock: Clock = SYSTEM,
@@ -63,23 +61,44 @@ class RetryTransport(Layer):
         self.statuses = policy.statuses | profile.retry_statuses
         self._judges_all = not profile.plain or min(self.statuses, default=400) < 400  # such as 202
         self.rng = rng or random.Random()  # noqa: S311  # jitter, not secrets
-        self.alarms = alarms or Alarms(clock)
         if budget is None and policy.budget is not None:
             budget = Budget(policy.budget, clock)
         self.budget = budget
+        self._max_attempts = policy.max_attempts
         self._unsafe_always = policy.resend_unsafe == "always"
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, RetryTransport.handle_async_request)
-        call.max_attempts = call.options.max_attempts or self.policy.max_attempts
+        call.max_attempts = self._max_attempts
+        options = call.options
+        if (
+            request.method not in IDEMPOTENT_METHODS
+            # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
+            or not hasattr(request, "_content")
+            or options.max_attempts is not None
+            or options.idempotent is not None
+        ):
+            return await self._followed(request, call)
+        try:
+            response = await self.below.handle_async_request(request)
+        except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
+            outcome = _Outcome(error=error)
+        else:
+            if response.status_code < 400 and not self._judges_all and not call.scope.detailed:
+                if self.budget is not None and not self.budget.full:
+                    self.budget.earn()
+                return response
+            outcome = await self._answered(response, call)
+        return await self._finish(request, call, None, outcome)
+
+    async def _followed(self, request: Any, call: Call) -> Any:
+        """A request that it may not be safe, or not be possible, to send again."""
+        call.max_attempts = call.options.max_attempts or self._max_attempts
         sending = follow(request, call, self.flavor, unsafe_always=self._unsafe_always)
         try:
-            outcome = await self.attempt(request, call)
-            if self.retryable(outcome):
-                outcome = await _Resending(self, request, call, sending, outcome).run()
-            return outcome.unwrap()
+            return await self._finish(request, call, sending, await self.attempt(request, call))
         finally:
             if sending is not None:
                 sending.finish()
@@ -88,19 +107,29 @@ class RetryTransport(Layer):
         """One send, and what came of it."""
         try:
             response = await self.below.handle_async_request(request)
-            judged = None
-            if response.status_code >= 400 or self._judges_all:  # an HTTP error
+        except Exception as error:  # noqa: BLE001  # as above
+            return _Outcome(error=error)
+        return await self._answered(response, call)
+
+    async def _answered(self, response: Any, call: Call) -> _Outcome:
+        judged = None
+        if response.status_code >= 400 or self._judges_all:  # an HTTP error
+            try:
                 judged = await judge(self.profile, response, call, self.flavor)
-        except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
-            outcome = _Outcome(error=error)
-        else:
-            outcome = _Outcome(response=response, judged=judged)
-            if self.budget is not None and not self.budget.full and outcome.earns:
-                self.budget.earn()
-        if call.detailed:
-            record = outcome.record(call, 0.0)
-            call.emit(AttemptFinished, status=record.status, error=record.error, seconds=record.seconds)
+            except Exception as error:  # noqa: BLE001  # its body had to be read, and died
+                return _Outcome(error=error)
+        outcome = _Outcome(response=response, judged=judged)
+        if self.budget is not None and not self.budget.full and outcome.earns:
+            self.budget.earn()
         return outcome
+
+    async def _finish(self, request: Any, call: Call, sending: Sending | None, outcome: _Outcome) -> Any:
+        """The answer or error for the caller, after as many further attempts as it takes."""
+        if call.scope.detailed:
+            outcome.announce(call)
+        if self.retryable(outcome):
+            outcome = await _Resending(self, request, call, sending, outcome).run()
+        return outcome.unwrap()
 
     def retryable(self, outcome: _Outcome) -> bool:
         """Whether another attempt could do better; not yet whether it is safe, in time or affordable."""
@@ -144,8 +173,11 @@ class _Outcome:
         return None if self.judged is None else self.judged.hidden(self.response.status_code)
 
     def record(self, call: Call, wait: float) -> Attempt:
-        seconds = call.clock.monotonic() - call.attempt_began
-        return Attempt(status=self.status, error=self.error_name, seconds=seconds, wait=wait)
+        return Attempt(status=self.status, error=self.error_name, seconds=call.attempt_seconds, wait=wait)
+
+    def announce(self, call: Call) -> None:
+        record = self.record(call, 0.0)
+        call.emit(AttemptFinished, status=record.status, error=record.error, seconds=record.seconds)
 
     def unwrap(self) -> Any:
         if self.error is None:
@@ -232,6 +264,8 @@ class _Resending:
             outcome.error = None  # its traceback leads back to it
             self._end_early("circuit_open" if refused else "rate_limited")
             return self._outcome
+        if call.scope.detailed:
+            outcome.announce(call)
         self._paid = False
         self._outcome.error = None  # as above
         self._outcome = outcome
@@ -317,7 +351,8 @@ class _Resending:
             max_attempts=call.max_attempts,
         )
         if outcome.response is not None:
-            await park(outcome.response, self._request, call, self._layer.flavor, self._layer.alarms)
+            call.attempt_dropped()
+            await park(outcome.response, self._request, call, self._layer.flavor)
 
     async def _sleep(self, seconds: float) -> None:
         call = self._call

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._alarm import Alarms
-from aragora_transport._body import watch
+from aragora_transport._alarm import TaskAlarm
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.layers._layer import Layer, checked
@@ -38,7 +37,6 @@ class TimeoutTransport(Layer):
         below: Any,
         *,
         policy: TimeoutPolicy = TimeoutPolicy(),
-        alarms: Alarms | None = None,
         profile: Profile = PLAIN,
         platform: str = "default",
         clock: Clock = SYSTEM,
@@ -46,52 +44,81 @@ class TimeoutTransport(Layer):
         super().__init__(below, platform=platform, clock=clock)
         self.policy = checked("TimeoutTransport(policy=...)", policy, TimeoutPolicy)
         self._profile = profile
-        self._alarms = alarms or Alarms(clock)
+        # A client sends the same timeouts every time: what follows from the last ones is kept.
+        self._usual = (None, policy.attempt, policy.body_idle)
 
     async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
+        extensions = request.extensions
+        call: Call | None = extensions.get(CALL)
         if call is None:
             return await self._alone(request, TimeoutTransport.handle_async_request)
-        seconds, idle = self._limits(request, call)
-        theirs = request.extensions.get("timeout")
-        due = self._due(call, seconds)
-        if due is not None:
-            _clamp(request, theirs, due - call.clock.monotonic())
-        try:
-            response = await self._send(request, call, seconds, due)
-        finally:
-            if theirs is not None:
-                request.extensions["timeout"] = theirs
-            else:
-                request.extensions.pop("timeout", None)  # ours, or the next attempt takes it for theirs
-        body = watch(response, call, self.flavor)
-        body.idle, body.alarms = idle, self._alarms
-        if call.blocking:
-            body.extensions = request.extensions
-        return response
+        usual, seconds, call.idle = self._usual
+        if (
+            extensions.get("timeout") != usual
+            or usual is None
+            or seconds is None
+            or call.options.attempt_timeout is not None
+            or call.deadline is not None
+            or call.blocking
+            or self._profile.long_poll is not None
+        ):
+            return await self._unusual(request, call)
+        return await self._within(request, call, seconds, call.clock.monotonic() + seconds)
 
-    async def _send(self, request: Any, call: Call, seconds: float | None, due: float | None) -> Any:
-        if due is None or call.blocking:
-            try:
-                return await self.below.handle_async_request(request)
-            except self.flavor.TimeoutException as error:
-                # One of httpx's phases ended because it had been shortened to what was left.
-                if due is None or call.clock.monotonic() < due or due == call.deadline:
-                    raise
-                raise self._too_late(call, seconds) from error
-        if due == call.deadline:
-            return await self.below.handle_async_request(request)  # the deadline layer's alarm is set
-        alarm = self._alarms.start(due)
+    async def _within(self, request: Any, call: Call, seconds: float, due: float) -> Any:
+        alarm = call.alarms.start(due)
         try:
             response = await self.below.handle_async_request(request)
         except BaseException as error:
             if alarm.stop(error):
-                raise self._too_late(call, seconds) from None
+                raise call.too_late(self.flavor, "attempt", seconds) from None
             if isinstance(error, self.flavor.TimeoutException) and call.clock.monotonic() >= due:
-                raise self._too_late(call, seconds) from error  # a phase that had been shortened rang first
+                # A phase that had been shortened rang first.
+                raise call.too_late(self.flavor, "attempt", seconds) from error
             raise
-        alarm.stop()
+        if type(alarm) is not TaskAlarm or alarm.rang or call.idle is None or call.clock.manual:
+            alarm.stop()
+        else:
+            alarm.task = None
+            call.alarm = alarm
         return response
+
+    async def _unusual(self, request: Any, call: Call) -> Any:
+        """With other timeouts than the last request, options, a deadline or a blocking client."""
+        theirs = request.extensions.get("timeout")
+        seconds, call.idle = self._limits(request, call)
+        due = _due(call, seconds)
+        if due is not None:
+            clamped = _clamp(theirs, due - call.clock.monotonic())
+            if clamped is not None:
+                request.extensions["timeout"] = clamped
+            elif (
+                call.options.attempt_timeout is None
+                and call.deadline is None
+                and seconds is not None
+                and theirs is not None
+            ):
+                self._usual = (theirs.copy(), seconds, call.idle)
+        try:
+            if due is None or call.blocking:
+                return await self._blocking(request, call, seconds, due)
+            if seconds is None or due == call.deadline:
+                return await self.below.handle_async_request(request)  # the deadline layer's alarm is set
+            return await self._within(request, call, seconds, due)
+        finally:
+            if theirs is None:
+                request.extensions.pop("timeout", None)
+            else:
+                request.extensions["timeout"] = theirs
+
+    async def _blocking(self, request: Any, call: Call, seconds: float | None, due: float | None) -> Any:
+        try:
+            return await self.below.handle_async_request(request)
+        except self.flavor.TimeoutException as error:
+            # One of httpx's phases ended because it had been shortened to what was left?
+            if due is None or call.clock.monotonic() < due or due == call.deadline:
+                raise
+            raise call.too_late(self.flavor, "attempt", seconds) from error
 
     def _limits(self, request: Any, call: Call) -> tuple[float | None, float | None]:
         """The attempt limit and the idle limit that hold for this request."""
@@ -106,24 +133,13 @@ class TimeoutTransport(Layer):
             idle = None if idle is None else max(idle, longest)
         return call.options.attempt_timeout or attempt, idle
 
-    @staticmethod
-    def _due(call: Call, seconds: float | None) -> float | None:
-        """When the attempt must be over: its own limit or the call's deadline, whichever is first."""
-        if seconds is None:
-            return call.deadline
-        due = call.clock.monotonic() + seconds
-        return due if call.deadline is None or due < call.deadline else call.deadline
 
-    def _too_late(self, call: Call, seconds: float | None) -> Exception:
-        return self.flavor.DeadlineExceededError(
-            platform=call.platform,
-            operation=call.operation,
-            limit="attempt",
-            seconds=seconds or 0.0,
-            attempt=call.attempt,
-            elapsed=call.clock.monotonic() - call.began,
-            last=call.last_outcome,
-        )
+def _due(call: Call, seconds: float | None) -> float | None:
+    """When the attempt must be over: its own limit or the call's deadline, whichever is first."""
+    if seconds is None:
+        return call.deadline
+    due = call.clock.monotonic() + seconds
+    return due if call.deadline is None or due < call.deadline else call.deadline
 
 
 def _explicit(timeouts: dict[str, float | None] | None) -> float:
@@ -132,14 +148,14 @@ def _explicit(timeouts: dict[str, float | None] | None) -> float:
     return 0.0 if read is None or read == _HTTPX_DEFAULT else read
 
 
-def _clamp(request: Any, timeouts: dict[str, float | None] | None, left: float) -> None:
-    """Shorten each of httpx's timeouts to what is left; put in a new dict, the old one is the caller's."""
+def _clamp(timeouts: dict[str, float | None] | None, left: float) -> dict[str, float | None] | None:
+    """Httpx's timeouts shortened to what is left, in a new dict; `None` where none is longer."""
     left = max(0.001, left)
     if timeouts is None:
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"))
     for limit in timeouts.values():
         if limit is None or limit > left:
-            request.extensions["timeout"] = {
+            return {
                 phase: left if limit is None or limit > left else limit for phase, limit in timeouts.items()
             }
-            return
+    return None
