@@ -95,7 +95,10 @@ class _AsyncBody(_Body):
             if rang:
                 late = self.too_late()
                 self.end(late, complete=False)
-                raise late from None
+                try:
+                    raise late from None
+                finally:
+                    del late  # its traceback refers to this frame: the two would keep each other alive
             self.end(error, complete=False)
             raise
         return chunk
@@ -105,23 +108,24 @@ class _AsyncBody(_Body):
         call = self.call
         due = self.due()
         clock = call.clock
-        if due is None:
+        if due is None and not clock.manual:
             return await self._chunks.__anext__()  # type: ignore[no-any-return]  # a stream of any flavour
-        if clock.monotonic() >= due:
+        if due is not None and clock.monotonic() >= due:
             raise self.too_late()
-        alarm = call.alarms.start(due)
+        alarm = None if due is None else call.alarms.start(due)
         if clock.manual:
             clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
         try:
             chunk: bytes = await self._chunks.__anext__()
         except BaseException as error:
-            if alarm.stop(error):
+            if alarm is not None and alarm.stop(error):
                 raise self.too_late() from None
             raise
         finally:
             if clock.manual:
                 clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
-        alarm.stop()
+        if alarm is not None:
+            alarm.stop()
         return chunk
 
     async def aclose(self) -> None:
@@ -173,7 +177,10 @@ class _BlockingBody(_Body):
             late = self._late(error, due)
             self.end(late or error, complete=False)
             if late is not None:
-                raise late from error
+                try:
+                    raise late from error
+                finally:
+                    del late  # as above
             raise
         self.end(None, complete=True)
 

@@ -340,8 +340,10 @@ class CallScope(httpx.AsyncBaseTransport):
         clock = self.clock
         if clock.manual:
             clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
+            call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
         try:
             response = await self.top.handle_async_request(request)
+            call.ended = clock.monotonic()  # until the body ends
         except BaseException as error:
             call.ended = clock.monotonic()
             call.error = type(error).__name__
@@ -354,7 +356,6 @@ class CallScope(httpx.AsyncBaseTransport):
             del extensions[CALL]
             if clock.manual:
                 clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
-        call.ended = clock.monotonic()  # until the body ends
         call.status = response.status_code
         response.extensions[RECORD] = call
         if response.is_closed:

@@ -101,8 +101,8 @@ def _check_innermost(transport: Any) -> None:
         innermost = inside
     if isinstance(innermost, flavor_of(transport).module.AsyncHTTPTransport):
         raise TypeError(
-            f"Driver({reprlib.repr(transport)}): the innermost transport is an async one, "
-            f"{reprlib.repr(innermost)}; make it a blocking one in Driven, such as Driven(httpx.HTTPTransport())"
+            f"Driver({reprlib.repr(transport)}): the innermost transport is async, {reprlib.repr(innermost)}; "
+            "put a blocking one there, such as Driven(httpx.HTTPTransport())"
         )
 
 

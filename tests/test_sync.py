@@ -40,10 +40,6 @@ class Suspending(httpx.AsyncBaseTransport):
         await self.wait()
 
 
-async def a_future():
-    await asyncio.Future(loop=asyncio.new_event_loop())
-
-
 class Awaitable:
     def __await__(self):
         yield "suspended"
@@ -58,7 +54,7 @@ def test_a_layer_that_suspends_is_an_error_at_once_that_says_where():
     circuits = BreakerTransport(Suspending(Driven(network), an_awaitable))
     with httpx.Client(transport=Driver(circuits)) as client:
         with pytest.raises(
-            RuntimeError, match="^an_awaitable awaits something that needs an event loop"
+            RuntimeError, match=r"^an_awaitable awaits something that needs an event loop"
         ) as caught:
             client.get(URL)
         assert "clock.sleep(..., blocking=True)" in str(caught.value)
@@ -75,9 +71,9 @@ def test_what_a_layer_cleans_up_when_it_is_ended_is_cleaned_up():
         finally:
             seen.append("cleaned up")
 
-    with httpx.Client(transport=Driver(Suspending(Driven(ScriptedTransport(200)), wait))) as client:
-        with pytest.raises(RuntimeError, match=r"^test_what_.*wait awaits something"):
-            client.get(URL)
+    client = httpx.Client(transport=Driver(Suspending(Driven(ScriptedTransport(200)), wait)))
+    with client, pytest.raises(RuntimeError, match=r"^test_what_.*wait awaits something"):
+        client.get(URL)
     gc.collect()  # a coroutine that was left half way would warn here
     assert seen == ["cleaned up"]
 
@@ -85,16 +81,16 @@ def test_what_a_layer_cleans_up_when_it_is_ended_is_cleaned_up():
 @pytest.mark.parametrize("library", ["asyncio", "anyio"])
 def test_a_sleep_of_an_async_library_is_an_error_too(library):
     wait = {"asyncio": lambda: asyncio.sleep(60), "anyio": lambda: anyio.sleep(60)}[library]
-    with httpx.Client(transport=Driver(Suspending(Driven(ScriptedTransport(200)), wait))) as client:
-        with pytest.raises(Exception, match=r"event loop|async library"):
-            client.get(URL)
+    client = httpx.Client(transport=Driver(Suspending(Driven(ScriptedTransport(200)), wait)))
+    with client, pytest.raises(Exception, match=r"event loop|async library"):
+        client.get(URL)
 
 
 def test_a_layer_that_suspends_inside_a_running_loop_is_the_same_error():
     async def main():
         transport = Driver(Suspending(Driven(ScriptedTransport(200)), lambda: asyncio.sleep(60)))
         with httpx.Client(transport=transport) as client, pytest.raises(RuntimeError, match="sleep awaits"):
-            client.get(URL)
+            client.get(URL)  # noqa: ASYNC212  # that it blocks is what is tested
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -147,7 +143,7 @@ def test_with_the_systems_clock_too(backend):
         with httpx.Client(
             transport=resilient_sync("test", network, policy=AT_ONCE, registry=CollectorRegistry())
         ) as client:
-            return client.get(URL)
+            return client.get(URL)  # noqa: ASYNC212  # as above
 
     assert anyio.run(main, backend=backend).content == b"ab"
 
@@ -233,11 +229,11 @@ def test_a_wrapped_client_that_blocks_is_driven(name):
         (lambda: Driver(None), r"Driver\(None\): it drives async layers$"),
         (
             lambda: Driver(DeadlineTransport(RetryTransport(httpx.AsyncHTTPTransport()))),
-            r"the innermost transport is an async one, .*; make it a blocking one in Driven",
+            r"the innermost transport is async, .*; put a blocking one there",
         ),
         (
             lambda: Driver(RetryTransport(httpx2.AsyncHTTPTransport())),
-            r"the innermost transport is an async one, .*; make it a blocking one in Driven",
+            r"the innermost transport is async, .*; put a blocking one there",
         ),
     ],
     ids=[

@@ -59,7 +59,8 @@ class RateLimitTransport(Layer):
         if call is None:
             return await self._alone(request, RateLimitTransport.handle_async_request)
         key = self._platform
-        if self._gates or self._keyed:  # without a 429 yet, and with one bucket, there is nothing to look up
+        # With one bucket, and no 429 yet, there is nothing to look up.
+        if self._gates or self._keyed or call.options.rate_key is not None:
             key = self._key(request, call)
             await self._pass(key, request, call)
         call.gates_passed += 1

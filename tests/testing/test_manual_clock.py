@@ -288,7 +288,8 @@ async def test_a_socket_on_loopback_holds_time_still(clock):
     assert network.sent[1].at >= 1.0
 
 
-async def test_a_body_that_comes_from_a_real_transport_holds_time_still(clock):
+@pytest.mark.parametrize("limit", [None, 30.0])
+async def test_a_body_that_comes_from_a_real_transport_holds_time_still(clock, limit):
     go = anyio.Event()
     reading = anyio.Event()
 
@@ -301,7 +302,7 @@ async def test_a_body_that_comes_from_a_real_transport_holds_time_still(clock):
     streaming = httpx.MockTransport(lambda request: httpx.Response(200, stream=Body()))
     network = ScriptedTransport(503, 200, clock=clock)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(get, TimeoutTransport(streaming, clock=clock))
+        tasks.start_soon(get, TimeoutTransport(streaming, policy=TimeoutPolicy(body_idle=limit), clock=clock))
         await reading.wait()
         tasks.start_soon(get, RetryTransport(network, clock=clock))
         await until(lambda: len(network.sent) == 1)
