@@ -54,10 +54,7 @@ class _AsyncBody(_Body):
 
     _chunks: Any = None
 
-    def __init__(self, inner: Any, call: Call) -> None:
-        self.inner = inner
-        self.call = call
-        self.over = False
+    over = False
 
     def __aiter__(self) -> _AsyncBody:
         if self._chunks is None:  # who read the beginning asks again for the rest
@@ -73,9 +70,7 @@ class _AsyncBody(_Body):
             # The attempt's alarm, which lies at rest, goes on as that of the body.
             alarm.task = task = current_task()
             alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # bodies are read in tasks
-            alarm.due = due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
-            if due < alarm.queued:
-                alarm.bench.queue(alarm)
+            alarm.due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
             chunk: bytes = await self._chunks.__anext__()
             if alarm.rang:
                 alarm.rest()
@@ -83,9 +78,15 @@ class _AsyncBody(_Body):
         except StopAsyncIteration:
             if alarm is not None:
                 call.alarm = None
-                alarm.stop()
+                if alarm.rang:
+                    alarm.rest()
+                alarm.task = None
+                alarm.bench.free.append(alarm)
             self.over = True
-            call.body_ended(None, True)
+            self.__dict__["aclose"] = self.inner.aclose  # there is nothing left to tell
+            call.ended = call.clock.monotonic()
+            for hook in call.hooks:
+                hook(call, None, True)
             raise
         except BaseException as error:
             rang = False

@@ -66,6 +66,11 @@ class CallOptions:
             if value is not None and (not isinstance(value, str) or not value):
                 raise _refused(name, value, "a name, or None")
 
+    @property
+    def changes_retries(self) -> bool:
+        """Whether these decide on sending again."""
+        return self.max_attempts is not None or self.idempotent is not None
+
 
 def _is_number(value: object, kinds: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
@@ -188,11 +193,6 @@ class Call:
         return self.scope.alarms
 
     @property
-    def detailed(self) -> bool:
-        """Whether somebody wants to know of every attempt, not just of those that fail."""
-        return self.scope.detailed
-
-    @property
     def correlation_id(self) -> str:
         """The id of the scope the call was made in, else one of its own."""
         if self._id is None:
@@ -256,8 +256,6 @@ class Call:
     def body_ended(self, error: BaseException | None, complete: bool) -> None:
         """The body was read to its end, failed with `error`, or was closed before its end."""
         self.ended = self.clock.monotonic()
-        for hook in self.hooks:
-            hook(self, error, complete)
         if isinstance(error, Exception):
             self.emit(
                 BodyFailed,
@@ -266,8 +264,8 @@ class Call:
                 text=describe_error(error),
                 max_attempts=self.max_attempts,
             )
-        if self.scope.detailed:
-            self.finished(error, complete)
+        for hook in self.hooks:
+            hook(self, error, complete)
 
     def finished(self, error: BaseException | None, complete: bool) -> None:
         """The last event of a call."""
@@ -319,9 +317,10 @@ class CallScope(httpx.AsyncBaseTransport):
         self.clock = clock
         self.alarms = alarms or Alarms(clock)
         self.blocking = False
+        self._manual = clock.manual
         self.flavor = flavor_of(top)
         self.observers = list(observers)
-        self.detailed = bool(observers)
+        self.detailed = bool(observers)  # they want to know of every attempt, not just of those that fail
         self._body = body_class(self.flavor, blocking=False)
 
     def block(self) -> None:
@@ -337,15 +336,13 @@ class CallScope(httpx.AsyncBaseTransport):
         else:
             call = Call(self, _operation(request, options), options)
         extensions[CALL] = call
-        clock = self.clock
-        if clock.manual:
-            clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
-            call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
         try:
-            response = await self.top.handle_async_request(request)
-            call.ended = clock.monotonic()  # until the body ends
+            response = await (
+                self._timed(request) if self._manual else self.top.handle_async_request(request)
+            )
+            call.ended = self.clock.monotonic()  # until the body ends
         except BaseException as error:
-            call.ended = clock.monotonic()
+            call.ended = self.clock.monotonic()
             call.error = type(error).__name__
             if self.detailed:
                 call.finished(error, complete=False)
@@ -354,17 +351,31 @@ class CallScope(httpx.AsyncBaseTransport):
             # A redirect copies the extensions and an auth flow sends the same request again: both are
             # calls of their own.
             del extensions[CALL]
-            if clock.manual:
-                clock.call_ended()  # type: ignore[attr-defined]  # a manual clock has it
         call.status = response.status_code
         response.extensions[RECORD] = call
+        if self.detailed:
+            call.hooks.append(Call.finished)
         if response.is_closed:
             call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
         elif self.blocking:
             response.stream = self._body(response.stream, call, extensions)
         else:
-            response.stream = self._body(response.stream, call)
+            body = self._body()
+            body.inner = response.stream
+            body.call = call
+            response.stream = body
         return response
+
+    async def _timed(self, request: Any) -> Any:
+        """Into the layers by a clock that must know of each call that is under way."""
+        call: Call = request.extensions[CALL]
+        clock: Any = self.clock
+        clock.call_began()
+        call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
+        try:
+            return await self.top.handle_async_request(request)
+        finally:
+            clock.call_ended()
 
     async def __aenter__(self) -> Self:
         await self.top.__aenter__()

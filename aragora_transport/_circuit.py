@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLOSED: CircuitState = "closed"
 OPEN: CircuitState = "open"
 HALF_OPEN: CircuitState = "half-open"
+ENOUGH = 1000  # successes that are kept before they are counted in one go
 _SLICES = 20  # the window slides in twentieths of its length
 
 
@@ -59,24 +60,31 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
         self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
         self._newest: list[int] = [-1, 0, 0]
+        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
         self._attempts = 0
         self._failures = 0
 
-    def count_success(self) -> None:
-        """One attempt succeeded."""
-        number = int(self._now() * self._slices_a_second)
+    def take_in(self) -> None:
+        """Count the successes that were only noted so far."""
         with self._lock:
-            if self._newest[0] != number:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        fresh = self.fresh
+        if fresh:
+            # Those that are noted meanwhile are for the next time.
+            times = [fresh.popleft() for _ in range(len(fresh))]
+            for number, successes in Counter(int(time * self._slices_a_second) for time in times).items():
                 self._slide(number)
-            self._newest[1] += 1
-            self._attempts += 1
-            self._recent.append(False)
+                self._newest[1] += successes
+                self._attempts += successes
+            self._recent.extend([False] * min(len(times), self._least))
+        self._slide(int(self._now() * self._slices_a_second))
 
     def increment_counter(self) -> None:
         """One attempt failed."""
-        number = int(self._now() * self._slices_a_second)
         with self._lock:
-            self._slide(number)
+            self._take_in()
             self._newest[1] += 1
             self._newest[2] += 1
             self._attempts += 1
@@ -94,13 +102,21 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
             slices.append([number, 0, 0])
         self._newest = slices[-1]
 
+    def _seen(self) -> tuple[int, int]:
+        """The attempts that count at present, and how many of them failed."""
+        with self._lock:
+            self._take_in()
+            if self._attempts < len(self._recent):
+                return len(self._recent), sum(self._recent)
+            return self._attempts, self._failures
+
+    @property
+    def failures(self) -> int:
+        return self._seen()[1]
+
     @property
     def counter(self) -> int:
-        with self._lock:
-            self._slide(int(self._now() * self._slices_a_second))
-            attempts, failures = self._attempts, self._failures
-            if attempts < len(self._recent):
-                attempts, failures = len(self._recent), sum(self._recent)
+        attempts, failures = self._seen()
         threshold = self._policy.failure_threshold
         if failures < threshold:
             return failures
@@ -110,7 +126,7 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
     def reset_counter(self) -> None:
         # pybreaker resets a consecutive count on every success, and when it closes the circuit.
         if self._state == CLOSED:
-            self.count_success()
+            self.fresh.append(self._now())
         else:
             self.clear()
 
@@ -144,23 +160,42 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
 
 
 class Era:
-    """One stay in one state. The permit of an attempt is the era that admitted it.
+    """One stay in one state. That of a closed circuit is the permit of every attempt it lets through.
 
     An outcome counts only while its era lasts, so that a late result moves no later state.
     """
 
-    __slots__ = ("closed", "hook", "probes", "reopens_at", "state")
+    __slots__ = ("closed", "free", "hook", "polls", "probes", "reopens_at", "state")
 
-    def __init__(self, state: CircuitState, reopens_at: float = 0.0) -> None:
+    def __init__(self, state: CircuitState, reopens_at: float = 0.0, *, shared: bool = False) -> None:
         self.state = state
         self.closed = state == CLOSED
+        self.free = self.closed and not shared  # nobody need ask to be let through
         self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
-        self.probes: deque[float] = deque()  # when each probe under way was let through
+        self.probes: list[Probe] = []  # under way, the oldest first
+        self.polls: list[Probe] = []  # long polls among them, which must not hold up the others
         self.reopens_at = reopens_at  # when an open circuit lets a probe through
 
-    def probe_settled(self) -> None:
-        if self.probes:
-            self.probes.popleft()
+
+class Probe:
+    """The permit of one attempt while half-open: one place of its own, until it is settled or too old."""
+
+    __slots__ = ("era", "since")
+
+    closed = False
+    hook: Hook | None = None  # each has one of its own
+
+    def __init__(self, era: Era, since: float) -> None:
+        self.era = era
+        self.since = since
+
+    def give_back(self) -> None:
+        for places in (self.era.probes, self.era.polls):
+            if self in places:
+                places.remove(self)
+
+
+Permit = Era | Probe
 
 
 class Change(NamedTuple):
@@ -187,16 +222,16 @@ class _Guarded(pybreaker.CircuitBreakerListener):
     """A user's listener, which must not break a call or stop a transition."""
 
     def __init__(self, listener: pybreaker.CircuitBreakerListener) -> None:
+        self.failures = 0
         for name in ("before_call", "success", "failure", "state_change"):
             setattr(self, name, self._guard(getattr(listener, name)))
 
-    @staticmethod
-    def _guard(method: Callable[..., object]) -> Callable[..., None]:
+    def _guard(self, method: Callable[..., object]) -> Callable[..., None]:
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
                 method(*args, **kwargs)
-            except Exception:  # noqa: BLE001, S110  # whatever a listener raises, the call goes on
-                pass
+            except Exception:  # noqa: BLE001  # whatever a listener raises, the call goes on
+                self.failures += 1
 
         return guarded
 
@@ -226,9 +261,9 @@ class Circuit:
         self._hold = 0.0
         self._sleepers: set[Waiter] = set()
         self._window = None if storage is not None else WindowStorage(policy, clock)
-        users = [_Guarded(listener) for listener in listeners]
-        # A success of a closed circuit is told to pybreaker only when somebody could notice.
-        self._straight = None if users or self._window is None else self._window.count_success
+        users = tuple(listeners)
+        # A success of a closed circuit is only noted, unless a listener or a storage of others must know.
+        self._straight = None if users else self._window
         self.breaker = pybreaker.CircuitBreaker(
             fail_max=policy.failure_threshold,
             reset_timeout=0.0,  # when to probe is the gate's to say
@@ -238,38 +273,48 @@ class Circuit:
             name=key,
             throw_new_error_on_trip=False,
         )
-        self.era = Era(cast("CircuitState", self.breaker.current_state))
+        self._shared = storage is not None
+        self.era = Era(cast("CircuitState", self.breaker.current_state), shared=self._shared)
 
     # --- admitting ---
 
-    def admit(self) -> Era | None:
-        """The permit for one attempt, or `None` when it is refused."""
+    def admit(self, *, poll: bool = False) -> Permit | None:
+        """The permit for one attempt, or `None` when it is refused. `poll`: its answer may take long."""
         era = self.era
-        if era.state == CLOSED:
+        if era.free:
             return era
         with self._lock:
+            self._look_around()
             if self.era.state == OPEN:
                 if self._clock.monotonic() < self.era.reopens_at:
                     return None
                 self.breaker.half_open()
             era = self.era
-            if era.state == HALF_OPEN:
-                under_way = self._probes_under_way(era)
-                # Not just so many at once, but so many in all: callers that keep asking while probes
-                # come back must not get further ones through.
-                policy = self.policy
-                wanted = max(policy.half_open_probes, policy.success_threshold)
-                if under_way >= policy.half_open_probes or under_way + self.breaker.success_counter >= wanted:
-                    return None
-                era.probes.append(self._clock.monotonic())
-            return era
+            if era.state == CLOSED:
+                return era
+            places = era.polls if poll else era.probes
+            under_way = self._under_way(places)
+            # Not just so many at once, but so many in all: callers that keep asking while probes come
+            # back must not get further ones through.
+            policy = self.policy
+            wanted = max(policy.half_open_probes, policy.success_threshold)
+            if under_way >= policy.half_open_probes or under_way + self.breaker.success_counter >= wanted:
+                return None
+            probe = Probe(era, self._clock.monotonic())
+            places.append(probe)
+            return probe
 
-    def _probes_under_way(self, era: Era) -> int:
-        # A probe that neither comes back nor fails (a long poll, a hung task) must not hold up the rest.
+    def _look_around(self) -> None:
+        """Notice, as pybreaker does, that others who share a user's storage have moved the circuit."""
+        if self._shared:
+            _ = self.breaker.state
+
+    def _under_way(self, places: list[Probe]) -> int:
+        # A probe that neither comes back nor fails (a hung task, say) must not hold up the rest.
         oldest = self._clock.monotonic() - self.policy.probe_lease
-        while era.probes and era.probes[0] <= oldest:
-            era.probes.popleft()
-        return len(era.probes)
+        while places and places[0].since <= oldest:
+            del places[0]
+        return len(places)
 
     def refusing(self) -> float | None:
         """Seconds until an attempt would be let through, `None` if one would be now."""
@@ -277,33 +322,28 @@ class Circuit:
         if era.state == OPEN:
             left = era.reopens_at - self._clock.monotonic()
             return left if left > 0 else None
-        if era.state == HALF_OPEN and self._probes_under_way(era) >= self.policy.half_open_probes:
-            return 0.0
+        if era.state == HALF_OPEN:
+            with self._lock:
+                return 0.0 if self._under_way(era.probes) >= self.policy.half_open_probes else None
         return None
 
     # --- settling: each permit is settled once ---
 
-    def success(self, era: Era) -> None:
-        if era is not self.era:
-            return
-        if self._straight is not None and era.closed:
-            self._straight()
+    def success(self, permit: Permit) -> None:
+        if self._straight is not None and permit is self.era:
+            self._straight.fresh.append(self._clock.monotonic())
+            if len(self._straight.fresh) > ENOUGH:
+                self._straight.take_in()
             return
         with self._lock:
-            if era is self.era:
-                era.probe_settled()
+            if self._counts(permit):
                 self.breaker.call(_fine)
 
-    def failure(self, era: Era, cause: str, error: Exception | None = None, *, settled: bool = False) -> None:
-        """`settled`: a body that failed after its probe had succeeded at the headers."""
-        if era is not self.era:
-            return
+    def failure(self, permit: Permit, cause: str, error: Exception | None = None) -> None:
         with self._lock:
-            if era is not self.era:
+            if not self._counts(permit):
                 return
             self.cause = cause
-            if not settled:
-                era.probe_settled()
             told = error or FailedAnswerError(cause)
             traceback, context = told.__traceback__, told.__context__
             try:
@@ -316,10 +356,19 @@ class Circuit:
                 told.__traceback__, told.__context__ = traceback, context
                 del told
 
-    def neither(self, era: Era) -> None:
+    def neither(self, permit: Permit) -> None:
         """Give the permit back without a word on the platform's health."""
-        with self._lock:
-            era.probe_settled()
+        if isinstance(permit, Probe):
+            with self._lock:
+                permit.give_back()
+
+    def _counts(self, permit: Permit) -> bool:
+        """Take the permit back; whether its outcome still counts."""
+        self._look_around()
+        if isinstance(permit, Era):
+            return permit is self.era
+        permit.give_back()
+        return permit.era is self.era
 
     def hold(self, seconds: float) -> None:
         """The platform asked to be left alone that long: an opening of this circuit lasts until then."""
@@ -335,13 +384,13 @@ class Circuit:
         """Open it until `reset()`."""
         with self._lock:
             self.cause = "isolated by hand"
+            self._hold = math.inf
             self.breaker.open()
-            self.era.reopens_at = math.inf
 
     def reset(self) -> None:
         """Close it and forget what it counted."""
         with self._lock:
-            self._reopenings, self._hold = 0, 0.0
+            self.cause, self.failures_when_opened, self._hold = None, 0, 0.0
             if self._window is not None:
                 self._window.clear()
             if self.era.state != CLOSED:
@@ -352,12 +401,13 @@ class Circuit:
     def entered(self, old: CircuitState, new: CircuitState) -> None:
         reopens_at = 0.0
         if new == OPEN:
-            self.failures_when_opened = self.breaker.fail_counter if old == CLOSED else 1
+            by_hand = self._hold == math.inf
+            self.failures_when_opened = 0 if by_hand else self.breaker.fail_counter if old == CLOSED else 1
             reopens_at = self._clock.monotonic() + self._cooldown(again=old == HALF_OPEN)
             reopens_at = max(reopens_at, self._hold)
         elif new == CLOSED:
-            self._reopenings = 0
-        self.era = Era(new, reopens_at)
+            self._reopenings, self._hold = 0, 0.0
+        self.era = Era(new, reopens_at, shared=self._shared)
         if old != new:
             told = self.snapshot()
             self.changes.append(
@@ -396,7 +446,7 @@ class Circuit:
     @property
     def busy(self) -> bool:
         """Whether somebody would miss it if it were forgotten now."""
-        return bool(self._sleepers) or bool(self.era.probes)
+        return bool(self._sleepers or self.era.probes or self.era.polls)
 
     def snapshot(self) -> dict[str, Any]:
         """State for people and programs: `state`, `failures`, `next_probe_in`, `cause`."""
@@ -406,7 +456,7 @@ class Circuit:
             left = max(0.0, era.reopens_at - self._clock.monotonic())
         return {
             "state": era.state,
-            "failures": self.breaker.fail_counter,
+            "failures": self.breaker.fail_counter if self._window is None else self._window.failures,
             "next_probe_in": left,
             "cause": self.cause,
         }
@@ -435,7 +485,7 @@ class Circuits:
         self.policy = policy
         self._clock = clock
         self._rng = rng
-        self._listeners = tuple(listeners)
+        self._listeners = tuple(_Guarded(listener) for listener in listeners)
         self._storage = storage
         self._lock = threading.Lock()
         self._by_key: OrderedDict[str, Circuit] = OrderedDict()
@@ -460,12 +510,18 @@ class Circuits:
 
     def _forget_some(self) -> None:
         excess = len(self._by_key) - self.policy.max_keys
-        for key, circuit in list(self._by_key.items())[:-1]:
-            if excess <= 0:
-                return
-            if not circuit.busy:
-                del self._by_key[key]
-                excess -= 1
+        for closed in (True, False):  # an open one would be missed
+            for key, circuit in list(self._by_key.items())[:-1]:
+                if excess <= 0:
+                    return
+                if circuit.era.closed == closed and not circuit.busy:
+                    del self._by_key[key]
+                    excess -= 1
+
+    @property
+    def listener_failures(self) -> int:
+        """How often a pybreaker listener raised."""
+        return sum(listener.failures for listener in self._listeners)
 
     def worst(self) -> CircuitState:
         """The worst state of all keys: open, then half-open, then closed."""

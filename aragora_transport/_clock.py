@@ -118,7 +118,7 @@ class LoopBell:
         self.run_soon(self._set)
 
     def run_soon(self, callback: Callable[[], object]) -> bool:
-        """Run it in the event loop that made this bell; false when that is closed, with whatever waited in it."""
+        """Run it in the event loop that made this bell; false when that is closed, with all that waited."""
         try:
             self._soon(callback)
         except RuntimeError:

@@ -143,8 +143,10 @@ class Stack(CallScope):
 
     @property
     def observer_failures(self) -> int:
-        """How often an observer, ours or a user's, raised."""
-        return sum(observer.failures for observer in self._everyone())
+        """How often an observer, ours or a user's, or a listener of a circuit raised."""
+        circuits = self.state.circuits
+        listeners = 0 if circuits is None else circuits.listener_failures
+        return listeners + sum(observer.failures for observer in self._everyone())
 
     def _circuit(self, key: str | None) -> Any:
         if self.state.circuits is None:
@@ -188,7 +190,7 @@ class BlockingStack(Driver):
 
     @property
     def observer_failures(self) -> int:
-        """How often an observer, ours or a user's, raised."""
+        """How often an observer, ours or a user's, or a listener of a circuit raised."""
         return self.stack.observer_failures
 
 

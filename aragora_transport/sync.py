@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from aragora_transport._call import CallScope
+from aragora_transport._alarm import shortened
+from aragora_transport._call import CALL, CallScope
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of, inside_of
 
@@ -33,7 +34,22 @@ class Driven(httpx.AsyncBaseTransport):
         self.flavor = flavor_of(transport)
 
     async def handle_async_request(self, request: Any) -> Any:
-        return self.transport.handle_request(request)
+        call = request.extensions.get(CALL)
+        if call is None or call.deadline is None:
+            return self.transport.handle_request(request)
+        # A thread can only be interrupted by httpx's own timeouts.
+        theirs = request.extensions.get("timeout")
+        cut = shortened(theirs, call.deadline - call.clock.monotonic())
+        if cut is None:
+            return self.transport.handle_request(request)
+        request.extensions["timeout"] = cut
+        try:
+            return self.transport.handle_request(request)
+        finally:
+            if theirs is None:
+                del request.extensions["timeout"]
+            else:
+                request.extensions["timeout"] = theirs
 
     async def __aenter__(self) -> Self:
         self.transport.__enter__()
@@ -101,8 +117,8 @@ def _check_innermost(transport: Any) -> None:
         innermost = inside
     if isinstance(innermost, flavor_of(transport).module.AsyncHTTPTransport):
         raise TypeError(
-            f"Driver({reprlib.repr(transport)}): the innermost transport is async, {reprlib.repr(innermost)}; "
-            "put a blocking one there, such as Driven(httpx.HTTPTransport())"
+            f"Driver({reprlib.repr(transport)}): the innermost transport is async, "
+            f"{reprlib.repr(innermost)}; put a blocking one there, such as Driven(httpx.HTTPTransport())"
         )
 
 

@@ -17,6 +17,15 @@ from aragora_transport.testing import ManualClock, ScriptedTransport
 URL = "http://platform.test/"
 
 
+class OrdinaryClock(ManualClock):
+    """The same, but layers do not know that they are tested: some of their ways are shorter then.
+
+    For one call at a time, which it does not count. On trio time limits then run in real time.
+    """
+
+    manual = False
+
+
 class World:
     """One kind of client, its flavour and a clock that the test owns."""
 
@@ -26,7 +35,7 @@ class World:
         self.backend = "trio" if kind == "trio" else "asyncio"
         self.flavor_name: Any = flavor_name
         self.httpx = flavor(self.flavor_name).module
-        self.clock = ManualClock()
+        self.clock = OrdinaryClock() if kind == "ordinary" else ManualClock()
         self.registry = CollectorRegistry()
         self.events: list[Any] = []
 
@@ -52,7 +61,7 @@ class World:
         return make(platform, below, policy=policy or Policy(), clock=self.clock, **keywords)
 
     def client(self, transport: Any, **keywords: Any) -> Any:
-        """A client of this kind over layers; `timeout` is none unless given: the limits under test are ours."""
+        """A client of this kind over layers; without `timeout`, as the limits under test are ours."""
         keywords.setdefault("timeout", None)
         if self.blocking:
             if not isinstance(transport, Driver):
@@ -108,6 +117,20 @@ def async_world(request: pytest.FixtureRequest) -> World:
 def blocking_world(request: pytest.FixtureRequest) -> World:
     """The blocking kind alone: for tests that need threads."""
     return World("blocking", request.param)
+
+
+@pytest.fixture(params=[f"{kind}-{name}" for kind in (*KINDS, "ordinary") for name in FLAVORS])
+def every_world(request: pytest.FixtureRequest) -> World:
+    """As `world`, and asyncio under a clock that could be the system's."""
+    kind, name = request.param.split("-")
+    return World(kind, name)
+
+
+@pytest.fixture(params=[f"{kind}-{name}" for kind in ("asyncio", "trio", "ordinary") for name in FLAVORS])
+def every_async_world(request: pytest.FixtureRequest) -> World:
+    """As `async_world`, and asyncio under a clock that could be the system's."""
+    kind, name = request.param.split("-")
+    return World(kind, name)
 
 
 @pytest.fixture

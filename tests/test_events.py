@@ -33,7 +33,10 @@ from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
 
-KINDS = [AttemptFinished, BodyFailed, RetryScheduled, RetryRefused, CircuitChanged, RateLimitWaited, CallFinished]
+KINDS = [
+    *(AttemptFinished, BodyFailed, RetryScheduled, RetryRefused),
+    *(CircuitChanged, RateLimitWaited, CallFinished),
+]
 OPERATION = call_options(operation="send_message")
 TWO_OPEN_IT = BreakerPolicy(failure_threshold=2, failure_rate=0.0, cooldown=5.0)
 
@@ -201,11 +204,19 @@ async def test_a_call_that_ends_in_an_error_names_its_class_alike_under_both_fla
     assert (world.events[-1].error, world.events[-1].attempts) == ("DeadlineExceededError", 1)
 
 
-async def test_a_body_that_dies_is_in_the_last_event(world):
+async def test_a_body_that_dies_is_told_and_is_in_the_last_event(world):
     network = world.scripted(Reply(body=(b"half",), then=world.httpx.RemoteProtocolError))
     with pytest.raises(world.httpx.RemoteProtocolError):
         await read(world, world.stack(network))
-    last = world.events[-1]
+    assert names(world) == ["AttemptFinished", "BodyFailed", "CallFinished"]
+    _, died, last = world.events
+    assert details(died) == {
+        "attempt": 1,
+        "status": 200,
+        "error": "RemoteProtocolError",
+        "text": "RemoteProtocolError: scripted",
+        "max_attempts": 3,
+    }
     assert (last.status, last.error, last.complete) == (200, "RemoteProtocolError", False)
 
 

@@ -172,20 +172,18 @@ def test_no_call_takes_longer_or_sends_more_than_the_worst_case(steps, retry, ti
 
 
 async def test_circuits_tell_state_failures_and_the_next_probe(world):
-    stack = world.stack(
-        world.scripted(503), policy=Policy(retry=None, breaker=BreakerPolicy(failure_threshold=2))
-    )
-    assert stack.circuits() == {}
+    def circuit(**told):
+        return {"test": {"state": "closed", "failures": 0, "next_probe_in": None, "cause": None, **told}}
+
+    policy = Policy(retry=None, breaker=BreakerPolicy(failure_threshold=2))
+    stack = world.stack(world.scripted(503), policy=policy)
+    assert stack.circuits() == circuit()
     await world.get(stack)
-    assert stack.circuits() == {
-        "test": {"state": "closed", "failures": 1, "next_probe_in": None, "cause": "503"}
-    }
+    assert stack.circuits() == circuit(failures=1, cause="503")
     await world.get(stack)
     world.clock.advance(10.0)
-    assert stack.circuits() == {
-        "test": {"state": "open", "failures": 2, "next_probe_in": 50.0, "cause": "503"}
-    }
-    json.dumps(stack.circuits())
+    assert stack.circuits() == circuit(state="open", failures=2, next_probe_in=50.0, cause="503")
+    assert json.loads(json.dumps(stack.circuits())) == stack.circuits()
 
 
 async def test_a_circuit_can_be_opened_and_closed_by_hand(world):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TITLES = {"bare": "bare httpx", "ours": "aragora_transport"}
 WIDTH = 80
+NOTABLY_LATE = 0.25  # seconds
 Row = tuple[str, str, str]
 
 
@@ -96,24 +97,32 @@ def errors_text(failures: Counter[str], most: int = 2) -> str:
 
 def remarks(run: Run) -> list[str]:
     """What the numbers mean, in a line or two."""
-    bare, ours = run.tallies["bare"], run.tallies["ours"]
     if not run.has_calls:
         return ["Stopped before the first call."]
+    bare, ours = run.tallies["bare"], run.tallies["ours"]
     found = ["Stopped early; these are the calls until then."] if run.interrupted else []
     found.append(_verdict(ours.served - bare.served))
-    if run.activity.circuit == "open" and not run.interrupted:
-        found.append(
-            "The circuit was still open at the end: its cooldown outlasts this demo's outage. "
-            "Compare --policy recommended."
-        )
-    if _stalled_more(run):
-        found.append(
-            "Stalled bodies: a call is not sent again once its answer has begun, and ours still refused "
-            "some until its circuit had closed after the outage."
-        )
+    if not run.interrupted:
+        found += _explanations(run)
     if unfinished := bare.failures[UNFINISHED] + ours.failures[UNFINISHED]:
         found.append(f"{unfinished} calls had not ended when the demo did; they count as failed.")
+    if (late := max(arrival.late for arrival in bare.begun)) > NOTABLY_LATE:
+        found.append(f"This machine was busy: calls began up to {as_time(late)} late, so judge with care.")
     return found
+
+
+def _explanations(run: Run) -> list[str]:
+    if run.activity.circuit == "open":
+        return [
+            "The circuit was still open at the end: its cooldown outlasts this demo's outage. "
+            "Compare --policy recommended."
+        ]
+    if _stalled_more(run):
+        return [
+            "Stalled bodies: a call is not sent again once its answer has begun, and ours still refused "
+            "some until its circuit had closed after the outage."
+        ]
+    return []
 
 
 def _stalled_more(run: Run) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,16 @@ UNFINISHED = "unfinished"
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Call `number` (from 0) comes `at` seconds after the start."""
+    """Call `number` (from 0) comes `at` seconds after the start; it was planned `late` seconds earlier."""
 
     number: int
     at: float
     method: str
+    late: float = 0.0
+
+    def begun(self, at: float) -> Arrival:
+        """The same call when it really began: a busy machine is late, and the phases do not wait."""
+        return replace(self, at=at, late=at - self.at)
 
 
 def arrivals(*, seconds: float, rate: float, seed: int) -> list[Arrival]:
@@ -118,9 +123,10 @@ async def drive(plan: list[Arrival], callers: Mapping[str, Caller], *, started: 
     try:
         for arrival in plan:
             await asyncio.sleep(max(0.0, started + arrival.at - time.monotonic()))
+            begun = arrival.begun(time.monotonic() - started)
             order.reverse()  # neither of them is always the first
             for caller in order:
-                task = asyncio.create_task(caller.call(arrival))
+                task = asyncio.create_task(caller.call(begun))
                 calls.add(task)
                 task.add_done_callback(calls.discard)
         if calls:

@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._call import CALL
-from aragora_transport._circuit import Circuits
+from aragora_transport._circuit import Circuits, Era
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pybreaker
 
     from aragora_transport._call import Call, Hook
-    from aragora_transport._circuit import Circuit, Era
+    from aragora_transport._circuit import Circuit, Permit
     from aragora_transport._clock import Clock
     from aragora_transport.profile import Judgement, Profile
 
@@ -64,9 +64,8 @@ class BreakerTransport(Layer):
         if call is None:
             return await self._alone(request, BreakerTransport.handle_async_request)
         circuit = self._only or self._circuit(request, call)
-        permit = circuit.era
-        if not permit.closed:
-            permit = self._admit(circuit, request, call)
+        era = circuit.era
+        permit = era if era.free else self._admit(circuit, request, call)
         try:
             response = await self.below.handle_async_request(request)
             if response.status_code < 400 and self._plain and permit.closed:
@@ -81,7 +80,7 @@ class BreakerTransport(Layer):
         self._settle(circuit, permit, call, response, judged)
         return response
 
-    def _settle(self, circuit: Circuit, permit: Era, call: Call, response: Any, judged: Judgement) -> None:
+    def _settle(self, circuit: Circuit, permit: Permit, call: Call, response: Any, judged: Judgement) -> None:
         """At the headers: a failure and a probe; an ordinary success when its body has ended."""
         cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
@@ -100,45 +99,45 @@ class BreakerTransport(Layer):
                     self._tell(circuit, call)
             call.hooks.append(permit.hook or self._hook(circuit, permit))
 
-    def _admit(self, circuit: Circuit, request: Any, call: Call) -> Era:
-        permit = circuit.admit()
+    def _admit(self, circuit: Circuit, request: Any, call: Call) -> Permit:
+        long_poll = self._profile.long_poll
+        permit = circuit.admit(poll=long_poll is not None and long_poll(request) is not None)
         if circuit.changes:
             self._tell(circuit, call)
         if permit is None:
             raise self._refusal(circuit, request, call)
         return permit
 
-    def _hook(self, circuit: Circuit, permit: Era) -> Hook:
-        """What is told how a body ended; one for all that a permit's era lets through."""
-        probe = not permit.closed
+    def _hook(self, circuit: Circuit, permit: Permit) -> Hook:
+        """What is told how a body ended; one for all that a closed circuit lets through."""
+        settled = not permit.closed  # at the headers
 
         def ended(call: Call, error: BaseException | None, complete: bool) -> None:
             if complete:
-                if not probe:
+                if not settled:
                     circuit.success(permit)
             elif isinstance(error, self.flavor.TransportError):
                 cause = f"{type(error).__name__} in the body"
-                self._failed(circuit, permit, call, cause, error, settled=probe)
+                self._failed(circuit, permit, call, cause, error)
             # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
 
-        permit.hook = ended
+        if isinstance(permit, Era):
+            permit.hook = ended
         return ended
 
     def _failed(
         self,
         circuit: Circuit,
-        permit: Era,
+        permit: Permit,
         call: Call,
         cause: str,
         error: Exception | None = None,
-        *,
-        settled: bool = False,
     ) -> None:
-        circuit.failure(permit, cause, error, settled=settled)
+        circuit.failure(permit, cause, error)
         if circuit.changes:
             self._tell(circuit, call)
 
-    def _settle_error(self, circuit: Circuit, permit: Era, call: Call, error: BaseException) -> None:
+    def _settle_error(self, circuit: Circuit, permit: Permit, call: Call, error: BaseException) -> None:
         if self._is_failure(call, error):
             name = "deadline" if not isinstance(error, Exception) else type(error).__name__
             self._failed(circuit, permit, call, name, error if isinstance(error, Exception) else None)
@@ -148,7 +147,8 @@ class BreakerTransport(Layer):
     def _is_failure(self, call: Call, error: BaseException) -> bool:
         flavor = self.flavor
         if isinstance(error, flavor.TransportError):
-            return not isinstance(error, (*flavor.local, flavor.PoolTimeout))
+            ours = (flavor.CircuitOpenError, flavor.RateLimitedError)  # of a layer below: nothing was sent
+            return not isinstance(error, (*flavor.local, flavor.PoolTimeout, *ours))
         # A call whose deadline ran out while the platform kept silent is cancelled from above.
         return (
             not isinstance(error, Exception)

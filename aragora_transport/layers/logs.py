@@ -52,6 +52,7 @@ class LogTransport(Layer):
     ) -> None:
         super().__init__(below, platform=platform, clock=clock)
         self._profile = profile
+        self._plain = profile.plain
         self.observer = Observers(self._observe)
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -61,9 +62,9 @@ class LogTransport(Layer):
         call.observers.append(self.observer)
         try:
             response = await self.below.handle_async_request(request)
-            judged = None
-            if not self._profile.plain:
-                judged = await judge(self._profile, response, call, self.flavor)
+            if self._plain and response.status_code < 400 and call.attempt == 1:
+                return response
+            judged = None if self._plain else await judge(self._profile, response, call, self.flavor)
         except Exception as error:
             self._failed(call, error)
             raise

@@ -12,6 +12,7 @@ import re
 import reprlib
 import threading
 from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0)  # seconds
+ENOUGH = 1000  # calls that are kept before they are counted in one go
 MAX_OPERATIONS = 100  # names per platform; more become "other"
 _NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
 _STATES = {"closed": 0, "open": 1, "half-open": 2}
@@ -127,7 +129,6 @@ class MetricsTransport(Layer):
         except BaseException as error:
             self._finish(call, error_label(error))
             raise
-        call.status = response.status_code
         call.hooks.append(self._body_ended)
         return response
 
@@ -135,12 +136,10 @@ class MetricsTransport(Layer):
         if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
             tally = self._straight.get((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
             if tally is not None:
-                seconds = self._now() - call.began
-                with tally.lock:
-                    tally.calls += 1
-                    tally.gated += call.gates_passed
-                    tally.seconds += seconds
-                    tally.buckets[bisect_left(CALL_BUCKETS, seconds)] += 1
+                fresh = tally.fresh
+                fresh.append((self._now() - call.began, call.gates_passed))
+                if len(fresh) > ENOUGH:
+                    tally.take_in()
                 return
         if error is None and call.status is not None:
             self._finish(call, _status_label(call.status, call.hidden))
@@ -226,14 +225,26 @@ def _status_label(status: int, hidden: str | None) -> str:
 class Tally:
     """The straight calls of one operation that ended with one status."""
 
-    __slots__ = ("buckets", "calls", "gated", "lock", "seconds")
+    __slots__ = ("_lock", "buckets", "calls", "fresh", "gated", "seconds")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.fresh: deque[tuple[float, int]] = deque()  # seconds, gates passed: appended without a lock
+        self._lock = threading.Lock()
         self.calls = 0
         self.gated = 0  # of them through an open gate
         self.seconds = 0.0
         self.buckets = [0] * (len(CALL_BUCKETS) + 1)  # the last one is beyond them all
+
+    def take_in(self) -> tuple[int, int, float, list[int]]:
+        """Count the fresh ones; returns calls, gated, seconds and buckets as they stand."""
+        with self._lock:
+            for _ in range(len(self.fresh)):  # those that are appended meanwhile are for the next time
+                seconds, gated = self.fresh.popleft()
+                self.calls += 1
+                self.gated += gated
+                self.seconds += seconds
+                self.buckets[bisect_left(CALL_BUCKETS, seconds)] += 1
+            return self.calls, self.gated, self.seconds, self.buckets.copy()
 
 
 class Numbers(Protocol):
@@ -347,8 +358,7 @@ def _take_in(
     counts: dict[str, dict[tuple[str, ...], float]],
     latency: dict[tuple[str, ...], list[float]],
 ) -> None:
-    with tally.lock:
-        calls, gated, seconds, buckets = tally.calls, tally.gated, tally.seconds, tally.buckets.copy()
+    calls, gated, seconds, buckets = tally.take_in()
     if not calls:
         return
     _add(counts["platform_requests_total"], labels, calls)

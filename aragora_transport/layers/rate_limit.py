@@ -58,11 +58,12 @@ class RateLimitTransport(Layer):
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, RateLimitTransport.handle_async_request)
-        key = self._platform
-        # With one bucket, and no 429 yet, there is nothing to look up.
+        # With one bucket, and no 429 yet, there is no gate to look for.
         if self._gates or self._keyed or call.options.rate_key is not None:
             key = self._key(request, call)
             await self._pass(key, request, call)
+        else:
+            key = self._platform
         call.gates_passed += 1
         response = await self.below.handle_async_request(request)
         if response.status_code == 429 or not self._plain:  # Too Many Requests
@@ -97,7 +98,8 @@ class RateLimitTransport(Layer):
                 longest=self._max_wait,
                 interrupter=call.interrupter,
             ):
-                waited = call.clock.monotonic() - began
+                call.attempt_began = call.clock.monotonic()  # the wait is not charged as its slowness
+                waited = call.attempt_began - began
                 call.emit(RateLimitWaited, key=key, seconds=waited, refused=False)
                 return
             reason = self._too_long(gate, call) or "deadline"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport import errors
 from aragora_transport._backoff import after_told, backoff
 from aragora_transport._budget import Budget
-from aragora_transport._call import CALL, Attempt
+from aragora_transport._call import CALL, NO_OPTIONS, Attempt
 from aragora_transport._clock import SYSTEM, Waiter
 from aragora_transport._park import close, park
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
@@ -72,13 +72,11 @@ class RetryTransport(Layer):
         if call is None:
             return await self._alone(request, RetryTransport.handle_async_request)
         call.max_attempts = self._max_attempts
-        options = call.options
         if (
             request.method not in IDEMPOTENT_METHODS
             # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
             or not hasattr(request, "_content")
-            or options.max_attempts is not None
-            or options.idempotent is not None
+            or (call.options is not NO_OPTIONS and call.options.changes_retries)
         ):
             return await self._followed(request, call)
         try:

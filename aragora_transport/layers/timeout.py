@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._alarm import TaskAlarm
+from aragora_transport._alarm import TaskAlarm, shortened
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.layers._layer import Layer, checked
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport.profile import Profile
+
+Timeouts = dict[str, float | None]  # httpx's, by phase
 
 _HTTPX_DEFAULT = 5.0  # seconds: httpx's own timeout, which nobody asked for
 LONG_POLL_MARGIN = 10.0  # seconds that an answer may take beyond the time the platform was asked to wait
@@ -44,8 +46,14 @@ class TimeoutTransport(Layer):
         super().__init__(below, platform=platform, clock=clock)
         self.policy = checked("TimeoutTransport(policy=...)", policy, TimeoutPolicy)
         self._profile = profile
+        # An alarm can only be put off: to go on for the body, whose limit must not be the shorter one.
+        self._goes_on = not clock.manual and (policy.attempt or 0.0) <= (policy.body_idle or 0.0)
         # A client sends the same timeouts every time: what follows from the last ones is kept.
-        self._usual = (None, policy.attempt, policy.body_idle)
+        self._usual: tuple[Timeouts | None, float | None, float | None] = (
+            None,
+            policy.attempt,
+            policy.body_idle,
+        )
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions = request.extensions
@@ -53,72 +61,69 @@ class TimeoutTransport(Layer):
         if call is None:
             return await self._alone(request, TimeoutTransport.handle_async_request)
         usual, seconds, call.idle = self._usual
+        theirs = extensions.get("timeout")
         if (
-            extensions.get("timeout") != usual
+            theirs != usual
             or usual is None
             or seconds is None
-            or call.options.attempt_timeout is not None
             or call.deadline is not None
             or call.blocking
+            or call.options.attempt_timeout is not None
             or self._profile.long_poll is not None
         ):
-            return await self._unusual(request, call)
-        return await self._within(request, call, seconds, call.clock.monotonic() + seconds)
-
-    async def _within(self, request: Any, call: Call, seconds: float, due: float) -> Any:
-        alarm = call.alarms.start(due)
+            return await self._unusual(request, call, theirs)
+        alarm = call.scope.alarms.start(call.clock.monotonic() + seconds)
         try:
             response = await self.below.handle_async_request(request)
         except BaseException as error:
             if alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None
-            if isinstance(error, self.flavor.TimeoutException) and call.clock.monotonic() >= due:
-                # A phase that had been shortened rang first.
-                raise call.too_late(self.flavor, "attempt", seconds) from error
             raise
-        if type(alarm) is not TaskAlarm or alarm.rang or call.idle is None or call.clock.manual:
-            alarm.stop()
-        else:
-            alarm.task = None
+        if self._goes_on and type(alarm) is TaskAlarm and not alarm.rang:
+            alarm.task = None  # at rest, until it goes on as that of the body
             call.alarm = alarm
+        else:
+            alarm.stop()
         return response
 
-    async def _unusual(self, request: Any, call: Call) -> Any:
+    async def _unusual(self, request: Any, call: Call, theirs: Timeouts | None) -> Any:
         """With other timeouts than the last request, options, a deadline or a blocking client."""
-        theirs = request.extensions.get("timeout")
         seconds, call.idle = self._limits(request, call)
         due = _due(call, seconds)
         if due is not None:
-            clamped = _clamp(theirs, due - call.clock.monotonic())
+            clamped = shortened(theirs, due - call.clock.monotonic())
             if clamped is not None:
                 request.extensions["timeout"] = clamped
-            elif (
-                call.options.attempt_timeout is None
-                and call.deadline is None
-                and seconds is not None
-                and theirs is not None
-            ):
+            elif call.options.attempt_timeout is None and call.deadline is None and theirs is not None:
                 self._usual = (theirs.copy(), seconds, call.idle)
+        alarm = None
+        if due is not None and due != call.deadline and not call.blocking:  # that has an alarm of its own
+            alarm = call.alarms.start(due)
         try:
-            if due is None or call.blocking:
-                return await self._blocking(request, call, seconds, due)
-            if seconds is None or due == call.deadline:
-                return await self.below.handle_async_request(request)  # the deadline layer's alarm is set
-            return await self._within(request, call, seconds, due)
+            response = await self.below.handle_async_request(request)
+        except BaseException as error:
+            if alarm is not None and alarm.stop(error):
+                raise call.too_late(self.flavor, "attempt", seconds) from None
+            if self._ran_out(call, due, error):
+                raise call.too_late(self.flavor, "attempt", seconds) from error
+            raise
         finally:
             if theirs is None:
                 request.extensions.pop("timeout", None)
             else:
                 request.extensions["timeout"] = theirs
+        if alarm is not None:
+            alarm.stop()
+        return response
 
-    async def _blocking(self, request: Any, call: Call, seconds: float | None, due: float | None) -> Any:
-        try:
-            return await self.below.handle_async_request(request)
-        except self.flavor.TimeoutException as error:
-            # One of httpx's phases ended because it had been shortened to what was left?
-            if due is None or call.clock.monotonic() < due or due == call.deadline:
-                raise
-            raise call.too_late(self.flavor, "attempt", seconds) from error
+    def _ran_out(self, call: Call, due: float | None, error: BaseException) -> bool:
+        """Whether one of httpx's phases ended because it had been shortened to the attempt limit."""
+        return (
+            due is not None
+            and due != call.deadline
+            and isinstance(error, self.flavor.TimeoutException)
+            and call.clock.monotonic() >= due
+        )
 
     def _limits(self, request: Any, call: Call) -> tuple[float | None, float | None]:
         """The attempt limit and the idle limit that hold for this request."""
@@ -142,20 +147,7 @@ def _due(call: Call, seconds: float | None) -> float | None:
     return due if call.deadline is None or due < call.deadline else call.deadline
 
 
-def _explicit(timeouts: dict[str, float | None] | None) -> float:
+def _explicit(timeouts: Timeouts | None) -> float:
     """The read timeout that somebody chose, else 0. `None` chooses no length, so it raises no limit."""
     read = None if timeouts is None else timeouts.get("read")
     return 0.0 if read is None or read == _HTTPX_DEFAULT else read
-
-
-def _clamp(timeouts: dict[str, float | None] | None, left: float) -> dict[str, float | None] | None:
-    """Httpx's timeouts shortened to what is left, in a new dict; `None` where none is longer."""
-    left = max(0.001, left)
-    if timeouts is None:
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"))
-    for limit in timeouts.values():
-        if limit is None or limit > left:
-            return {
-                phase: left if limit is None or limit > left else limit for phase, limit in timeouts.items()
-            }
-    return None

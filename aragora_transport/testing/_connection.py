@@ -100,7 +100,7 @@ class ReceivedRequest:
 
 
 class Connection:
-    """A non-blocking socket to one client; every method raises ConnectionError once the client is gone."""
+    """A non-blocking socket to one client; the methods that wait raise ConnectionError if the client goes away."""
 
     def __init__(self, sock: socket.socket, *, number: int, loop: asyncio.AbstractEventLoop) -> None:
         sock.settimeout(0)
@@ -111,7 +111,7 @@ class Connection:
         self._buffer = bytearray()
 
     async def readable(self) -> bool:
-        """Wait for bytes from the client without taking them; False once it has closed."""
+        """Wait for bytes from the client without taking them; False if it closes in good order instead."""
         if self._buffer:
             return True
         ready = asyncio.Event()
@@ -120,10 +120,7 @@ class Connection:
             await ready.wait()
         finally:
             self._loop.remove_reader(self._sock)
-        try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK))
-        except ConnectionError:
-            return False
+        return bool(self._sock.recv(1, socket.MSG_PEEK))
 
     async def pause(self, seconds: float | None) -> None:
         """Wait, for ever if None, but no longer than the client stays."""

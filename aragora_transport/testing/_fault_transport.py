@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from aragora_transport._body import finish
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
+from aragora_transport.policy import http_statuses
+from aragora_transport.sync import drive
+from aragora_transport.testing._scripted import pause, read_timeout
 
 if TYPE_CHECKING:
     from aragora_transport._clock import Clock
@@ -36,13 +42,16 @@ class Faults:
     delay: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, share in self.shares().items():
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"Faults({name}={share!r}): a share must be from 0 to 1")
-        if sum(self.shares().values()) > 1.0 + 1e-9:
-            raise ValueError(f"Faults(...): the shares add up to {sum(self.shares().values()):g}, above 1")
-        if self.delay < 0:
-            raise ValueError(f"Faults(delay={self.delay!r}): delay must be seconds of at least 0")
+        http_statuses("Faults", "statuses", self.statuses)
+        shares = self.shares()
+        for name, share in shares.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 <= share <= 1.0:  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
+                raise ValueError(f"Faults({name}={share!r}): a share must be a number from 0 to 1")
+        if sum(shares.values()) > 1.0 + 1e-9:
+            raise ValueError(f"Faults(...): the shares add up to {sum(shares.values()):g}, above 1")
+        delay: Any = self.delay
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not delay >= 0:
+            raise ValueError(f"Faults(delay={delay!r}): delay must be seconds of at least 0")
 
     def shares(self) -> dict[str, float]:
         """Each fault with its share."""
@@ -50,37 +59,51 @@ class Faults:
         return {**named, **{str(status): share for status, share in self.statuses.items()}}
 
 
-class FaultTransport(httpx.AsyncBaseTransport):
+class FaultTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     """Injects faults above a transport: `FaultTransport(below, faults=Faults(read=0.1), seed=7)`.
 
-    It stands where the network is, beneath the layers under test. `injected` counts each fault by name.
+    It stands where the network is, beneath the layers under test, for async and blocking clients alike.
+    `injected` counts each fault by name.
     """
 
     def __init__(self, below: Any, *, faults: Faults, seed: int = 0, clock: Clock = SYSTEM) -> None:
+        if not isinstance(faults, Faults):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
+            raise TypeError(f"FaultTransport(faults={faults!r}): faults must be Faults(...)")
         self.below = below
         self.flavor = flavor_of(below)
         self.faults = faults
         self.injected: dict[str, int] = {}
         self._rng = random.Random(seed)  # noqa: S311  # reproducible on purpose
+        self._lock = threading.Lock()
         self._clock = clock
 
     async def handle_async_request(self, request: Any) -> Any:
         call = request.extensions.get(CALL)
-        blocking = call is not None and call.blocking
+        return await self._handle(request, blocking=call is not None and call.blocking)
+
+    def handle_request(self, request: Any) -> Any:
+        return drive(self._handle(request, blocking=True))
+
+    async def _handle(self, request: Any, *, blocking: bool) -> Any:
         fault = self._draw()
         module = self.flavor.module
         if fault == "connect":
             raise module.ConnectError("injected", request=request)
         if fault == "delayed":
-            await self._clock.sleep(self.faults.delay, blocking=blocking)
-        response = await self.below.handle_async_request(request)
+            await self.pause(self.faults.delay, read_timeout(request), request, blocking=blocking)
+        if blocking and hasattr(self.below, "handle_request"):
+            response = self.below.handle_request(request)
+        else:
+            response = await self.below.handle_async_request(request)
         if fault is None or fault == "delayed":
             return response
         if fault in ("truncated", "stalled"):
             base = module.SyncByteStream if blocking else module.AsyncByteStream
             ours = _BlockingFaulty if blocking else _AsyncFaulty
             stream = type("FaultyStream", (ours, base), {})(self, response.stream, request, fault)
-            return module.Response(response.status_code, headers=response.headers, stream=stream)
+            return module.Response(
+                response.status_code, headers=response.headers, stream=stream, extensions=response.extensions
+            )
         if blocking:
             response.stream.close()
         else:
@@ -90,22 +113,39 @@ class FaultTransport(httpx.AsyncBaseTransport):
         return module.Response(int(fault), headers={"content-length": "0"})
 
     def _draw(self) -> str | None:
-        chance = self._rng.random()
-        for name, share in self.faults.shares().items():
-            if chance < share:
-                self.injected[name] = self.injected.get(name, 0) + 1
-                return name
-            chance -= share
+        with self._lock:
+            chance = self._rng.random()
+            for name, share in self.faults.shares().items():
+                if chance < share:
+                    self.injected[name] = self.injected.get(name, 0) + 1
+                    return name
+                chance -= share
         return None
 
-    async def end_of(self, fault: str, request: Any, *, blocking: bool) -> None:
-        """What comes after the first bytes of a faulty body."""
-        if fault == "stalled":
-            await self._clock.sleep(float("inf"), blocking=blocking)
-        raise self.flavor.module.RemoteProtocolError("injected: the body was cut", request=request)
+    async def pause(self, seconds: float, read: float | None, request: Any, *, blocking: bool) -> None:
+        """Keep the client waiting, as long as its own read timeout allows."""
+        if not await pause(self._clock, seconds, read, blocking=blocking):
+            raise self.flavor.module.ReadTimeout("injected", request=request)
+
+    async def __aenter__(self) -> Self:
+        await self.below.__aenter__()
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await self.below.__aexit__(*details)
 
     async def aclose(self) -> None:
         await self.below.aclose()
+
+    def __enter__(self) -> Self:
+        self.below.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.below.__exit__(*details)
+
+    def close(self) -> None:
+        self.below.close()
 
 
 class _Faulty:
@@ -113,15 +153,29 @@ class _Faulty:
         self.transport = transport
         self.inner = inner
         self.request = request
+        self.read: float | None = None
         self.fault = fault
+
+    async def end(self, *, blocking: bool) -> None:
+        """What comes after the first bytes."""
+        if self.fault == "stalled":
+            await self.transport.pause(math.inf, self.read, self.request, blocking=blocking)
+        raise self.transport.flavor.module.RemoteProtocolError(
+            "injected: the body was cut", request=self.request
+        )
 
 
 class _AsyncFaulty(_Faulty):
     async def __aiter__(self) -> Any:
-        async for chunk in self.inner:
-            yield chunk[: max(1, len(chunk) // 2)]
-            break
-        await self.transport.end_of(self.fault, self.request, blocking=False)
+        self.read = read_timeout(self.request)
+        chunks = aiter(self.inner)
+        try:
+            chunk = await anext(chunks, b"")
+            if chunk:
+                yield chunk[: max(1, len(chunk) // 2)]
+            await self.end(blocking=False)
+        finally:
+            await finish(chunks)
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -129,12 +183,11 @@ class _AsyncFaulty(_Faulty):
 
 class _BlockingFaulty(_Faulty):
     def __iter__(self) -> Any:
-        from aragora_transport.sync import drive  # noqa: PLC0415  # only blocking clients need it
-
-        for chunk in self.inner:
+        self.read = read_timeout(self.request)
+        chunk = next(iter(self.inner), b"")
+        if chunk:
             yield chunk[: max(1, len(chunk) // 2)]
-            break
-        drive(self.transport.end_of(self.fault, self.request, blocking=True))
+        drive(self.end(blocking=True))
 
     def close(self) -> None:
         self.inner.close()

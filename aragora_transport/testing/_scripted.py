@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +36,19 @@ class Reply:
     between: float = 0.0
     then: Exception | type[Exception] | None = None
     stall: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.status) is not int or not 100 <= self.status <= 999:
+            raise ValueError(f"Reply(status={self.status!r}): status must be a whole number from 100 to 999")
+        for name in ("after", "between"):
+            seconds: Any = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+                raise ValueError(f"Reply({name}={seconds!r}): {name} must be seconds of at least 0")
+        chunks: Any = self.body if isinstance(self.body, tuple) else (self.body,)
+        if not all(isinstance(chunk, bytes) for chunk in chunks):
+            raise ValueError(
+                f"Reply(body={reprlib.repr(self.body)}): body must be bytes, or a tuple of bytes"
+            )
 
     @property
     def chunks(self) -> tuple[bytes, ...]:
@@ -89,6 +104,7 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self.opened = 0  # how often it was entered, and closed
         self.closed = 0
         self._steps = list(steps)
+        self._lock = threading.Lock()
         self._clock = clock
 
     @property
@@ -121,7 +137,8 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return sent
 
     async def _answer(self, request: Any, sent: Sent, *, blocking: bool) -> Any:
-        step: Any = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        with self._lock:
+            step: Any = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         if not isinstance(step, type) and callable(step):
             step = step(request)
             _check(step)
@@ -129,7 +146,7 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             step = Reply(status=step)
         if isinstance(step, Hang | Reply):
             after = math.inf if isinstance(step, Hang) else step.after
-            await self.pause(after, _read_timeout(request), request, blocking=blocking)
+            await self.pause(after, read_timeout(request), request, blocking=blocking)
         if not isinstance(step, Reply):
             raise _error(step, request)
         sent.status = step.status
@@ -140,12 +157,8 @@ class ScriptedTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     async def pause(self, seconds: float, read: float | None, request: Any, *, blocking: bool) -> None:
         """Keep the client waiting, as long as its own read timeout allows."""
-        if read is None or seconds <= read:
-            if seconds > 0:
-                await self._clock.sleep(seconds, blocking=blocking)
-            return
-        await self._clock.sleep(read, blocking=blocking)
-        raise self.flavor.module.ReadTimeout("scripted", request=request)
+        if not await pause(self._clock, seconds, read, blocking=blocking):
+            raise self.flavor.module.ReadTimeout("scripted", request=request)
 
     async def __aenter__(self) -> Self:
         self.opened += 1
@@ -192,7 +205,7 @@ class _Stream:
 
 class _AsyncStream(_Stream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = _read_timeout(self.request)
+        read = read_timeout(self.request)
         for part in self.parts():
             if isinstance(part, bytes):
                 yield part
@@ -205,7 +218,7 @@ class _AsyncStream(_Stream):
 
 class _BlockingStream(_Stream):
     def __iter__(self) -> Iterator[bytes]:
-        read = _read_timeout(self.request)
+        read = read_timeout(self.request)
         for part in self.parts():
             if isinstance(part, bytes):
                 yield part
@@ -216,7 +229,16 @@ class _BlockingStream(_Stream):
         self.sent.closed = True
 
 
-def _read_timeout(request: Any) -> float | None:
+async def pause(clock: Clock, seconds: float, read: float | None, *, blocking: bool) -> bool:
+    """Sleep for `seconds`, or for `read` where that is less: false then."""
+    in_time = read is None or seconds <= read
+    for_long = seconds if in_time or read is None else read
+    if for_long > 0:
+        await clock.sleep(for_long, blocking=blocking)
+    return in_time
+
+
+def read_timeout(request: Any) -> float | None:
     """As httpcore does: looked up when headers are waited for, and once more when the body begins."""
     timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
     return timeouts.get("read")
@@ -224,7 +246,7 @@ def _read_timeout(request: Any) -> float | None:
 
 def _error(error: Any, request: Any) -> Exception:
     if isinstance(error, Exception):
-        return error
+        return error.with_traceback(None)  # raised again and again it would grow with each time
     try:
         made: Exception = error("scripted", request=request)
     except TypeError:
@@ -240,6 +262,6 @@ def _check(step: object) -> None:
     if not isinstance(step, type) and callable(step):
         return
     raise TypeError(
-        f"{step!r} is no step of a script: use a status from 100 to 599, Reply(...), Hang(), an error, "
-        "or a callable of the request that returns one of these"
+        f"{reprlib.repr(step)} is no step of a script: use a status from 100 to 599, Reply(...), Hang(), an "
+        "error, or a callable of the request that returns one of these"
     )

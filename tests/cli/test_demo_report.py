@@ -152,6 +152,20 @@ def test_a_circuit_that_outlasts_the_run_is_explained() -> None:
     assert "--policy recommended" in " ".join(text.remarks(run))
 
 
+def test_a_machine_too_busy_to_trust_is_told() -> None:
+    run = made_up_run()
+    assert "busy" not in " ".join(text.remarks(run))
+    run.tallies["bare"].begun.append(Arrival(10, 9.0, "GET").begun(9.75))
+    assert "calls began up to 750 ms late" in " ".join(text.remarks(run))
+
+
+def test_stalled_bodies_that_cost_ours_more_are_explained() -> None:
+    run = made_up_run(ours=6)
+    assert "Stalled bodies" not in " ".join(text.remarks(run))
+    run.tallies["bare"].end(Outcome(Arrival(10, 7.5, "GET"), None, 0.1))
+    assert "Stalled bodies" in " ".join(text.remarks(run))
+
+
 def test_unfinished_calls_are_told() -> None:
     run = made_up_run()
     run.tallies["ours"].end(Outcome(Arrival(10, 9.9, "GET"), UNFINISHED, 6.0))

@@ -69,5 +69,14 @@ async def test_a_call_that_does_not_end_in_time_counts_as_failed() -> None:
     await one.client.aclose()
 
 
+async def test_a_call_counts_from_when_it_really_began() -> None:
+    one = caller(answer)
+    await drive([Arrival(0, 1.0, "GET")], {"one": one}, started=time.monotonic() - 3.0, grace=5.0)
+    (begun,) = one.tally.begun
+    assert begun.at >= 3.0
+    assert begun.late == pytest.approx(begun.at - 1.0)
+    await one.client.aclose()
+
+
 async def test_no_arrivals_end_at_once() -> None:
     await drive([], {}, started=time.monotonic(), grace=3600.0)

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from aragora_transport import Policy, RetryPolicy, layers, resilient, resilient_sync, wrap_client
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import FaultServer
 
 pytestmark = pytest.mark.anyio
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import ssl
 
 import anyio
 import httpx
@@ -23,11 +24,11 @@ from aragora_transport import (
     resilient,
     wrap_client,
 )
-from aragora_transport.testing._faults import Answer, stalled_body, stalled_headers
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, stalled_body, stalled_headers
 
 pytestmark = pytest.mark.anyio
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # made once: reading certificates takes its time
 TOKEN = "123:abc"  # noqa: S105  # of a bot that is nowhere
 PHOTO = bytes(range(256)) * 4096  # 1 MiB
 MESSAGE = {"message_id": 7, "date": 0, "chat": {"id": 1, "type": "private"}}
@@ -71,7 +72,7 @@ class Sdk:
         """A bot with a pool for one connection, all of which must be free afterwards."""
         policy = Policy(**{"retry": RetryPolicy(base_delay=0.01), **policy})
         if self.way == "given":
-            self.network = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
+            self.network = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1), verify=NO_TLS)
             stack = resilient("telegram", self.network, policy=policy, on_event=self.events.append)
             request = HTTPXRequest(read_timeout=read_timeout, httpx_kwargs={"transport": stack})
         else:

@@ -15,6 +15,16 @@ pytestmark = pytest.mark.anyio
 STALLS = Reply(body=(b"one ", b"two"), between=1.0, stall=True)
 
 
+@pytest.fixture
+def world(every_world):
+    return every_world
+
+
+@pytest.fixture
+def async_world(every_async_world):
+    return every_async_world
+
+
 def limited(world, network, **limits):
     policy = TimeoutPolicy(**limits)
     transport = world.layer(TimeoutTransport, network, policy=policy)

@@ -10,7 +10,7 @@ import trio
 
 from aragora_transport import DeadlineExceededError, Policy, RetryPolicy, TimeoutPolicy
 from aragora_transport.layers import DeadlineTransport, TimeoutTransport
-from aragora_transport.testing import Hang, ManualClock, Reply
+from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
 
@@ -18,9 +18,14 @@ SILENT = Reply(stall=True)
 
 
 @pytest.fixture
+def async_world(every_async_world):
+    return every_async_world
+
+
+@pytest.fixture
 def held(async_world):
     """A world whose time stands still until told."""
-    async_world.clock = ManualClock(auto=False)
+    async_world.clock = type(async_world.clock)(auto=False)
     return async_world
 
 

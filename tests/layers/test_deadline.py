@@ -131,11 +131,11 @@ async def test_a_stalled_answer_leaves_time_for_the_next_attempt_or_is_returned_
     assert world.clock.monotonic() < 1.5
     began = world.clock.monotonic()
     network = world.scripted(stalled)
-    retry = RetryPolicy(base_delay=0.0, max_attempts=50, budget=None)
+    retry = RetryPolicy(base_delay=0.0, max_attempts=8, budget=None)
     with pytest.raises(world.httpx.TransportError):  # what is missing of the body
         await world.get(stack(world, network, 1.5, retry=retry))
-    assert world.clock.monotonic() - began <= 1.5
-    assert 1 < len(network.sent) < 50
+    assert world.clock.monotonic() - began <= 1.5 + 0.002  # httpx's timeouts are never cut below 1 ms
+    assert len(network.sent) == 8
     assert network.open_responses == 0
 
 

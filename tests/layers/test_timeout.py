@@ -22,6 +22,11 @@ from aragora_transport.testing import Hang, Reply
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def world(every_world):
+    return every_world
+
+
 class Drips:
     """A network whose headers come byte by byte: each of httpx's own timeouts is content."""
 

@@ -192,6 +192,7 @@ def test_a_function_serves_a_whole_api():
         assert client.post("/echo", content=b"abc").content == b"abc"
         missing = client.get("/nowhere")
         assert (missing.status_code, missing.json()) == (404, {"error": "/nowhere"})
+        assert missing.headers["content-type"] == "application/json"
         with pytest.raises(httpx.ReadError):
             client.delete("/flaky")
 
@@ -496,12 +497,13 @@ def test_a_chunked_upload_is_put_together():
 
 
 def test_chunks_with_extensions_and_trailers_are_understood():
-    with FaultServer(Answer(close=True)) as server, raw_client(server) as sock:
-        sock.sendall(
-            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n"
-        )
-        assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        assert (server.requests[0].body, server.requests[0].complete) == (b"0123456789", True)
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with FaultServer(204, Answer(close=True)) as server, raw_client(server) as sock:
+        sock.sendall(head + b"A;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\n" + head + b"0\r\n\r\n")
+        server.wait_for_requests(2)
+        server.wait_for_idle()
+    assert [request.body for request in server.requests] == [b"0123456789", b""]
+    assert all(request.complete for request in server.requests)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
