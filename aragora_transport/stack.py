@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import random
 import reprlib
-import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
-
-from aragora_transport import _backoff
 from aragora_transport._call import CallScope
 from aragora_transport._clock import SYSTEM, Clock
-from aragora_transport._flavor import Flavor, FlavorName, flavor, flavor_of
+from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds
+
+from aragora_transport._network import network
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
     BreakerTransport,
@@ -40,9 +38,10 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from aragora_transport._flavor import FlavorName
+
 ClientT = TypeVar("ClientT")
 
-_LONGEST_GATE = 60.0  # seconds that a call waits at a gate at most, where no retry policy says
 _LAYER_POLICIES = {
     "timeout": TimeoutPolicy,
     "retry": RetryPolicy,
@@ -74,7 +73,7 @@ def _build(
             transport, policy=policy.breaker, circuits=state.circuits, profile=profile, **common
         )
     if policy.rate_limit is not None:
-        longest = policy.retry.max_retry_after if policy.retry is not None else _LONGEST_GATE
+        longest = policy.retry.max_retry_after if policy.retry is not None else LONGEST_GATE
         transport = RateLimitTransport(
             transport,
             policy=policy.rate_limit,
@@ -194,43 +193,6 @@ class BlockingStack(Driver):
         return self.stack.observer_failures
 
 
-def describe_layer(layer: Any) -> dict[str, Any]:
-    """A layer's name and the values that it goes by, JSON-able."""
-    policy = getattr(layer, "policy", None)
-    values: dict[str, Any] = (
-        {} if policy is None else {name: getattr(policy, name) for name in policy.__slots__}
-    )
-    return {"layer": type(layer).__name__, **{name: _plain(value) for name, value in values.items()}}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, frozenset):
-        return sorted(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # statuses
-    if hasattr(value, "__slots__") and hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    return repr(value) if callable(value) else value
-
-
-def worst_case_seconds(policy: Policy) -> float | None:
-    """The longest that a call by itself can take until its headers; `None` where nothing bounds it.
-
-    Other calls can hold it up further at a gate; `TimeoutPolicy(total=...)` bounds that too.
-    """
-    if policy.timeout is None:
-        return None
-    attempt, total, retry = policy.timeout.attempt, policy.timeout.total, policy.retry
-    if attempt is None or (retry is not None and retry.wait is not None and retry.max_attempts > 1):
-        return total
-    told = _backoff.longest_after_told(_LONGEST_GATE if retry is None else retry.max_retry_after)
-    seconds = attempt
-    if policy.rate_limit is not None:
-        seconds += told  # an earlier call may have closed the gate
-    if retry is not None:
-        for failed in range(1, retry.max_attempts):
-            seconds += max(_backoff.longest(retry, failed), told) + attempt
-    return seconds if total is None else min(seconds, total)
-
-
 def _check_platform(platform: object) -> None:
     if not isinstance(platform, str) or not platform.strip():
         raise TypeError(
@@ -341,7 +303,7 @@ def resilient(
 
     Raises `ValueError` or `TypeError` when the parts do not fit together.
     """
-    below = _network(flavor, blocking=False) if transport is None else transport
+    below = network(flavor, blocking=False) if transport is None else transport
     return _make(
         platform,
         below,
@@ -369,7 +331,7 @@ def resilient_sync(
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
     """The same for an `httpx.Client`; see `resilient`. `transport` is a blocking one."""
-    below = _network(flavor, blocking=True) if transport is None else transport
+    below = network(flavor, blocking=True) if transport is None else transport
     return BlockingStack(
         _make(
             platform,
@@ -436,50 +398,3 @@ def wrap_client(
     }
     inner._transport = wrapped  # noqa: SLF001  # as above
     return client
-
-
-# --- the network ---
-
-
-def _network(name: FlavorName, *, blocking: bool) -> Any:
-    """The flavour's own transport, behind the proxies that the environment names."""
-    module = flavor(name).module
-    make = module.HTTPTransport if blocking else module.AsyncHTTPTransport
-    proxies = urllib.request.getproxies()
-    if not any(proxies.get(scheme) for scheme in ("http", "https", "all")):
-        return make()
-    # A client made without transport= reads the environment, no_proxy included; its parts are taken over.
-    client: Any = (module.Client if blocking else module.AsyncClient)()
-    routes = _BlockingRoutes if blocking else _Routes
-    return routes(client, flavor_of(client))
-
-
-class _Routes(httpx.AsyncBaseTransport):
-    """Sends each request through the transport that a client of httpx's own would choose."""
-
-    def __init__(self, client: Any, flavor: Flavor) -> None:
-        self._client = client
-        self.flavor = flavor
-
-    def _route(self, request: Any) -> Any:
-        return self._client._transport_for_url(request.url)  # noqa: SLF001  # httpx has no public way to it
-
-    async def handle_async_request(self, request: Any) -> Any:
-        return await self._route(request).handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
-
-
-class _BlockingRoutes(httpx.BaseTransport):
-    """The same for a blocking client."""
-
-    def __init__(self, client: Any, flavor: Flavor) -> None:
-        self._client = client
-        self.flavor = flavor
-
-    def handle_request(self, request: Any) -> Any:
-        return self._client._transport_for_url(request.url).handle_request(request)  # noqa: SLF001  # as above
-
-    def close(self) -> None:
-        self._client.close()

@@ -111,18 +111,20 @@ def remarks(run: Run) -> list[str]:
     return found
 
 
+_STILL_OPEN = (
+    "The circuit was still open at the end: its cooldown outlasts this demo's outage. "
+    "Compare --policy recommended."
+)
+_STALLED = (
+    "Stalled bodies: a call is not sent again once its answer has begun, and ours still refused "
+    "some until its circuit had closed after the outage."
+)
+
+
 def _explanations(run: Run) -> list[str]:
     if run.activity.circuit == "open":
-        return [
-            "The circuit was still open at the end: its cooldown outlasts this demo's outage. "
-            "Compare --policy recommended."
-        ]
-    if _stalled_more(run):
-        return [
-            "Stalled bodies: a call is not sent again once its answer has begun, and ours still refused "
-            "some until its circuit had closed after the outage."
-        ]
-    return []
+        return [_STILL_OPEN]
+    return [_STALLED] if _stalled_more(run) else []
 
 
 def _stalled_more(run: Run) -> bool:
