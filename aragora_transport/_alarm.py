@@ -1,6 +1,6 @@
 """Time limits on awaits, at one real timer per event loop instead of one per request.
 
-An alarm cancels the task that awaits when its time has come, exactly as `asyncio.timeout` does, but
+An alarm cancels the task that awaits when its time has come, as `asyncio.timeout` does, but
 most alarms are stopped long before. So a stopped alarm stays where it is in the queue and is handed to
 the next caller, and the one timer looks at it again only when its old time has come.
 """
@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aragora_transport._clock import Clock
+
+_TURNS = 20  # of the event loop, that a task is given to reach its next wait before it is cancelled
 
 
 class Alarm(Protocol):
@@ -129,10 +131,24 @@ class _Bench:
             if alarm.due > now:
                 self.queue(alarm)
             else:
-                alarm.rang = True
-                alarm.task.cancel()
+                self._end(alarm, alarm.task, alarm.due, _TURNS)
         if self._heap and self._disarm is None:
             self._arm()
+
+    def _end(self, alarm: TaskAlarm, task: asyncio.Task[object], due: float, turns: int) -> None:
+        """Cancel the task once it waits for something, or has not within so many turns of the loop.
+
+        A task that is about to run may have just what it waited for; and between two steps of its locks
+        httpx's httpcore loses a connection for good when it is cancelled.
+        """
+        if alarm.task is not task or alarm.due != due:
+            return  # it ended meanwhile
+        waits_for: Any = getattr(task, "_fut_waiter", None)
+        if turns > 0 and (waits_for is None or waits_for.done()):
+            task.get_loop().call_soon(self._end, alarm, task, due, turns - 1)
+            return
+        alarm.rang = True
+        task.cancel()
 
 
 class _ScopeAlarm:

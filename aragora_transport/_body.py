@@ -28,11 +28,7 @@ class _Body:
         """Tell how the body ended; once."""
         if not self.over:
             self.over = True
-            call = self.call
-            if call.alarm is not None:
-                call.alarm.stop()
-                call.alarm = None
-            call.body_ended(error, complete)
+            self.call.body_ended(error, complete)
 
     def due(self) -> float | None:
         """When the clock must have shown the next chunk."""

@@ -256,6 +256,9 @@ class Call:
     def body_ended(self, error: BaseException | None, complete: bool) -> None:
         """The body was read to its end, failed with `error`, or was closed before its end."""
         self.ended = self.clock.monotonic()
+        if self.alarm is not None:
+            self.alarm.stop()
+            self.alarm = None
         if isinstance(error, Exception):
             self.emit(
                 BodyFailed,
@@ -280,6 +283,9 @@ class Call:
 
     def attempt_dropped(self) -> None:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
+        if self.alarm is not None:
+            self.alarm.stop()
+            self.alarm = None
         hooks, self.hooks = self.hooks, []
         for hook in hooks:
             hook(self, None, True)

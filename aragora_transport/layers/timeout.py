@@ -7,6 +7,7 @@ to interrupt a blocking client.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._alarm import TaskAlarm, shortened
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Timeouts = dict[str, float | None]  # httpx's, by phase
 
 _HTTPX_DEFAULT = 5.0  # seconds: httpx's own timeout, which nobody asked for
+_NOTHING_YET = object()  # equal to no timeouts
 LONG_POLL_MARGIN = 10.0  # seconds that an answer may take beyond the time the platform was asked to wait
 
 
@@ -49,11 +51,7 @@ class TimeoutTransport(Layer):
         # An alarm can only be put off: to go on for the body, whose limit must not be the shorter one.
         self._goes_on = not clock.manual and (policy.attempt or 0.0) <= (policy.body_idle or 0.0)
         # A client sends the same timeouts every time: what follows from the last ones is kept.
-        self._usual: tuple[Timeouts | None, float | None, float | None] = (
-            None,
-            policy.attempt,
-            policy.body_idle,
-        )
+        self._usual: tuple[Any, float, float | None] = (_NOTHING_YET, 0.0, None)
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions = request.extensions
@@ -62,15 +60,7 @@ class TimeoutTransport(Layer):
             return await self._alone(request, TimeoutTransport.handle_async_request)
         usual, seconds, call.idle = self._usual
         theirs = extensions.get("timeout")
-        if (
-            theirs != usual
-            or usual is None
-            or seconds is None
-            or call.deadline is not None
-            or call.blocking
-            or call.options.attempt_timeout is not None
-            or self._profile.long_poll is not None
-        ):
+        if theirs != usual or call.deadline is not None or call.options.attempt_timeout is not None:
             return await self._unusual(request, call, theirs)
         alarm = call.scope.alarms.start(call.clock.monotonic() + seconds)
         try:
@@ -94,8 +84,8 @@ class TimeoutTransport(Layer):
             clamped = shortened(theirs, due - call.clock.monotonic())
             if clamped is not None:
                 request.extensions["timeout"] = clamped
-            elif call.options.attempt_timeout is None and call.deadline is None and theirs is not None:
-                self._usual = (theirs.copy(), seconds, call.idle)
+            elif self._is_usual(call) and seconds is not None:
+                self._usual = (copy(theirs), seconds, call.idle)
         alarm = None
         if due is not None and due != call.deadline and not call.blocking:  # that has an alarm of its own
             alarm = call.alarms.start(due)
@@ -115,6 +105,15 @@ class TimeoutTransport(Layer):
         if alarm is not None:
             alarm.stop()
         return response
+
+    def _is_usual(self, call: Call) -> bool:
+        """Whether the next request with the same timeouts has the same limits."""
+        return (
+            call.options.attempt_timeout is None
+            and call.deadline is None
+            and self._profile.long_poll is None
+            and not call.blocking
+        )
 
     def _ran_out(self, call: Call, due: float | None, error: BaseException) -> bool:
         """Whether one of httpx's phases ended because it had been shortened to the attempt limit."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import sys
 from typing import Any, assert_type
 
 import httpx
@@ -28,7 +30,16 @@ from aragora_transport import (
     resilient_sync,
     wrap_client,
 )
-from aragora_transport.events import CircuitChanged, Event, RetryScheduled
+from aragora_transport.events import (
+    AttemptFinished,
+    BodyFailed,
+    CallFinished,
+    CircuitChanged,
+    Event,
+    RateLimitWaited,
+    RetryRefused,
+    RetryScheduled,
+)
 from aragora_transport.layers import (
     BreakerTransport,
     DeadlineTransport,
@@ -37,7 +48,10 @@ from aragora_transport.layers import (
     RateLimitTransport,
     RetryTransport,
     TimeoutTransport,
+    configure_logging,
 )
+from aragora_transport.state import State
+from aragora_transport.sync import Driven, Driver
 from aragora_transport.testing import Faults, FaultTransport, Hang, ManualClock, Reply, ScriptedTransport
 
 # ------------------------------------------------------------------------------------ the whole stack
@@ -54,6 +68,16 @@ def observe(event: Event) -> None:
         assert_type(event.wait, float)
     elif isinstance(event, CircuitChanged):
         assert_type(event.next_probe_in, float | None)
+    elif isinstance(event, AttemptFinished):
+        assert_type(event.status, int | None)
+    elif isinstance(event, BodyFailed):
+        assert_type(event.text, str)
+    elif isinstance(event, RetryRefused):
+        assert_type(event.wait, float | None)
+    elif isinstance(event, RateLimitWaited):
+        assert_type(event.refused, bool)
+    elif isinstance(event, CallFinished):
+        assert_type(event.attempts, int)
 
 
 clock = ManualClock()
@@ -69,6 +93,9 @@ assert_type(resilient("my-api").describe(), dict[str, Any])
 assert_type(resilient_sync("my-api").describe(), dict[str, Any])
 assert_type(resilient("my-api").circuits(), dict[str, dict[str, Any]])
 assert_type(resilient_sync("my-api").circuits(), dict[str, dict[str, Any]])
+assert_type(resilient("my-api").observer_failures, int)
+assert_type(resilient_sync("my-api").observer_failures, int)
+resilient_sync("my-api", state=State(Policy(), clock=clock, rng=random.Random(7)))
 
 # --------------------------------------------------------------- a client that somebody else has made
 
@@ -129,6 +156,8 @@ def host(request: httpx.Request) -> str | None:
 
 
 resilient("my-api", profile=Profile(name="my-api", classify=classify, rate_key=host))
+LogTransport(httpx.AsyncHTTPTransport(), profile=Profile(retry_statuses=frozenset({202})))
+assert_type(Judgement(verdict="neither", limited=True, wait=1.5).wait, float | None)
 
 # --------------------------------------------------------------------------- one call, and its record
 
@@ -220,6 +249,9 @@ httpx.AsyncClient(
     )
 )
 
+httpx.Client(transport=Driver(RetryTransport(Driven(httpx.HTTPTransport()))))
+assert_type(configure_logging(json=True, level="INFO", stream=sys.stderr), logging.Handler)
+
 # ----------------------------------------------------------------------------------------- testing tools
 
 
@@ -233,3 +265,7 @@ async def testing_tools() -> None:
     assert_type(scripted.open_responses, int)
     httpx.AsyncClient(transport=FaultTransport(scripted, faults=Faults(read=0.1), seed=7, clock=clock))
     httpx.Client(transport=resilient_sync("my-api", ScriptedTransport(200)))
+    faults = Faults(connect=0.1, statuses={503: 0.1}, truncated=0.1, stalled=0.1, delayed=0.1, delay=2.0)
+    faulty = FaultTransport(httpx.HTTPTransport(), faults=faults)
+    httpx.Client(transport=resilient_sync("my-api", faulty))
+    assert_type(faulty.injected, dict[str, int])
