@@ -105,12 +105,12 @@ def layers_of(transport: Any) -> list[Any]:
 
 def checked(what: str, value: Any, kind: type[T]) -> T:
     """`value`, if it is of that kind; raises `TypeError` otherwise."""
-    if not isinstance(value, kind):
-        meant = (
-            f"; call it: {value.__name__}()" if isinstance(value, type) and issubclass(value, kind) else ""
-        )
-        raise TypeError(f"{what} is {reprlib.repr(value)}, but it must be a {kind.__name__}{meant}")
-    return value
+    given: object = value
+    if isinstance(given, kind):
+        return given
+    shown = reprlib.repr(given)
+    meant = f"; call it: {given.__name__}()" if isinstance(given, type) and issubclass(given, kind) else ""
+    raise TypeError(f"{what} is {shown}, but it must be a {kind.__name__}{meant}")
 
 
 def _known(layer: Any) -> str:

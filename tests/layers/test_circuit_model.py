@@ -138,14 +138,24 @@ class Circuit(RuleBasedStateMachine):
     )
     def settle(self, asked, verdicts):
         for permit, verdict in zip(asked, verdicts, strict=False):
-            if permit is None:
-                continue
+            self._settle(permit, verdict)
+
+    def _settle(self, permit, verdict):
+        if permit is not None:
             call, expected = permit
             try:
                 call.send(httpx.Response(ANSWERS[verdict]))
             except StopIteration:
                 pass
             self.model.settle(expected, verdict, self.clock.monotonic())
+
+    @rule()
+    def suffer_an_outage(self):
+        """Left to chance, few runs would come as far as half-open."""
+        for _ in range(8):
+            self._settle(self._ask(), "failure")
+        if self.model.state == "open":
+            self.clock.advance(self.model.policy.cooldown)
 
     @rule(asked=consumes(permits))
     def cancel(self, asked):
@@ -159,7 +169,7 @@ class Circuit(RuleBasedStateMachine):
         self.clock.advance(steps * STEP)
 
     @rule(hours=st.sampled_from([-1, 1]))
-    def step_the_wall_clock(self, hours):
+    def set_the_wall_clock(self, hours):
         self.clock.wall += 3600.0 * hours
 
     @invariant()
@@ -167,9 +177,6 @@ class Circuit(RuleBasedStateMachine):
         if hasattr(self, "model"):
             snapshot = self.layer.circuits.snapshot()
             assert snapshot["default"]["state"] == self.model.state
-
-    def teardown(self):
-        """What was never settled is dropped, as with an event loop that ends."""
 
 
 TestCircuit = Circuit.TestCase
