@@ -402,7 +402,9 @@ class Circuit:
         reopens_at = 0.0
         if new == OPEN:
             by_hand = self._hold == math.inf
-            self.failures_when_opened = 0 if by_hand else self.breaker.fail_counter if old == CLOSED else 1
+            failed_probe = self.failures_when_opened + 1
+            failures = self.breaker.fail_counter if old == CLOSED else failed_probe
+            self.failures_when_opened = 0 if by_hand else failures
             reopens_at = self._clock.monotonic() + self._cooldown(again=old == HALF_OPEN)
             reopens_at = max(reopens_at, self._hold)
         elif new == CLOSED:

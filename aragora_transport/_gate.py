@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from aragora_transport._call import Interrupter
     from aragora_transport._clock import Clock
 
-_STEP = 0.05  # seconds between two batches of waiters that leave
-_SPREAD = 0.01  # seconds of positive jitter at most, within a batch
+_STEP = 0.05  # seconds in which one batch of waiters leaves
+_LEAST = 0.001  # seconds between any two of them
+_SPREAD = 0.01  # seconds of positive jitter at most after the told time
 
 
 class Gate:
@@ -78,7 +79,8 @@ class Gate:
                     return True
                 until = deadline
                 if self._waiting[0] is me:
-                    opens_at = self.opens_at + self._rng.uniform(0.0, _SPREAD)
+                    first = self._batch == 1  # after the told time, so a little later than that
+                    opens_at = self.opens_at + (self._rng.uniform(0.0, _SPREAD) if first else 0.0)
                     until = opens_at if deadline is None else min(opens_at, deadline)
                 if await me.wait(until):
                     me.woken = False
@@ -106,15 +108,15 @@ class Gate:
 
     def _leave(self) -> None:
         self._waiting.popleft()
+        if not self._waiting:
+            self._batch, self._let_out = 1, 0
+            return
+        # A batch leaves evenly spread over its step, so that the pace doubles from step to step.
+        pause = max(_LEAST, _STEP / self._batch)
+        self.opens_at = self._clock.monotonic() + pause * self._rng.uniform(1.0, 1.1)
         self._let_out += 1
-        step = _SPREAD
         if self._let_out >= self._batch:
             self._batch, self._let_out = self._batch * 2, 0
-            step = _STEP
-        if self._waiting:
-            self.opens_at = self._clock.monotonic() + step * self._rng.uniform(0.5, 1.0)
-        else:
-            self._batch, self._let_out = 1, 0
 
 
 class Gates(OrderedDict[str, "Gate"]):

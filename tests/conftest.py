@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
+from pathlib import Path
 from typing import Any
 
 import anyio.lowlevel
 import pytest
 from prometheus_client import CollectorRegistry
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 from aragora_transport import Policy, resilient, resilient_sync
 from aragora_transport._flavor import flavor
@@ -141,3 +146,43 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
             backend: str = request.getfixturevalue(name).backend
             return backend
     return "asyncio"
+
+
+# --- the fenced blocks of README and docs ---
+
+PROXIES = [f"{kind}_proxy" for kind in ("http", "https", "all")]
+
+
+def page_begins(namespace: dict[str, Any]) -> None:
+    """What a page's blocks change for everybody is put back behind them; and none asks a proxy of ours."""
+    tidy = namespace["_tidy"] = contextlib.ExitStack()
+    patch = tidy.enter_context(pytest.MonkeyPatch.context())
+    for name in PROXIES:
+        patch.delenv(name, raising=False)
+        patch.delenv(name.upper(), raising=False)
+    logger = logging.getLogger("aragora_transport")
+    tidy.callback(logger.setLevel, logger.level)
+    tidy.callback(setattr, logger, "handlers", logger.handlers.copy())
+
+
+def page_ends(namespace: dict[str, Any]) -> None:
+    namespace["_tidy"].close()
+
+
+class FencedBlocks:
+    """Runs every python block of README and docs, each page's in order, with the names of those before."""
+
+    pytest_collect_file = staticmethod(
+        Sybil(
+            parsers=[PythonCodeBlockParser()],
+            patterns=["README.md", "docs/*.md", "docs/**/*.md"],
+            path=str(Path(__file__).parent.parent),
+            setup=page_begins,
+            teardown=page_ends,
+        ).pytest()
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As a plugin, since a conftest's own hooks are asked only about files beside it.
+    config.pluginmanager.register(FencedBlocks(), "fenced-blocks")

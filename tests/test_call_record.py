@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import math
 import random
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aragora_transport import Policy, RetryPolicy, TimeoutPolicy, call_options
+from aragora_transport import Policy, RateLimitPolicy, RetryPolicy, TimeoutPolicy, call_options
 from aragora_transport._call import CALL
 from aragora_transport.layers import LogTransport, MetricsTransport, RetryTransport
 from aragora_transport.sync import Driven, Driver
@@ -38,6 +39,8 @@ async def test_a_straight_success_is_one_attempt(world):
     assert (attempt.status, attempt.error, attempt.seconds, attempt.wait) == (200, None, 0.5, 0.0)
     assert call.total_seconds == 0.5
     assert call.retry_after is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attempt.wait = 1.0
 
 
 async def test_every_attempt_is_on_the_record_with_its_seconds_and_the_wait_after_it(world):
@@ -54,6 +57,15 @@ async def test_every_attempt_is_on_the_record_with_its_seconds_and_the_wait_afte
     assert third.wait == 0.0
     assert network.sent[1].at == pytest.approx(0.25 + first.wait)
     assert call.total_seconds == pytest.approx(world.clock.monotonic())
+
+
+async def test_an_attempt_that_was_planned_and_never_made_is_not_on_the_record(world):
+    network = world.scripted(Reply(status=429, headers={"retry-after": "5"}, body=b"later"))
+    nobody_waits = Policy(rate_limit=RateLimitPolicy(max_waiters=0))
+    answer = await world.get(world.stack(network, policy=nobody_waits))
+    assert (answer.status_code, answer.content, len(network.sent)) == (429, b"later", 1)
+    (attempt,) = record(answer).attempts
+    assert (attempt.status, attempt.wait) == (429, 5.0)
 
 
 async def test_the_record_grows_until_the_body_has_ended(world):

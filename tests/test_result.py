@@ -42,6 +42,8 @@ def test_a_failure_says_what_for_people_and_for_programs():
 def test_the_guides_own_call_works():
     assert ConnectorResult.failure("Service temporarily unavailable").error_code is None
     assert ConnectorResult(success=True, data={"a": 1}) == ConnectorResult.success({"a": 1})
+    assert ConnectorResult(success=False).retryable is False
+    assert ConnectorResult.failure("x").retryable is False
     by_position = ConnectorResult(False, None, "busy", "503", True)
     assert by_position == ConnectorResult.failure("busy", code="503", retryable=True)
 

@@ -250,6 +250,12 @@ def test_what_cannot_be_driven_is_refused_when_it_is_made(make, says):
         make()
 
 
+def test_a_transport_that_holds_itself_can_be_driven():
+    loop = Suspending(None, None)
+    loop.below = loop
+    assert Driver(loop).top.top is loop
+
+
 def test_a_coroutine_that_does_not_suspend_is_driven_to_its_end():
     async def two():
         return 2

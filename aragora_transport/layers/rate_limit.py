@@ -83,7 +83,7 @@ class RateLimitTransport(Layer):
         if call.options.rate_key is not None:
             return call.options.rate_key
         rate_key = self._profile.rate_key
-        return (rate_key(request) if rate_key is not None else None) or call.platform
+        return (rate_key(request) if rate_key is not None else None) or self._platform
 
     async def _wait(self, gate: Gate, key: str, request: Any, call: Call) -> None:
         began = call.clock.monotonic()

@@ -174,6 +174,8 @@ class _Outcome:
         return Attempt(status=self.status, error=self.error_name, seconds=call.attempt_seconds, wait=wait)
 
     def announce(self, call: Call) -> None:
+        if isinstance(self.error, _REFUSALS):
+            return  # it was never sent
         record = self.record(call, 0.0)
         call.emit(AttemptFinished, status=record.status, error=record.error, seconds=record.seconds)
 

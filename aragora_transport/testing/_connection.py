@@ -100,7 +100,7 @@ class ReceivedRequest:
 
 
 class Connection:
-    """A non-blocking socket to one client; the methods that wait raise ConnectionError if the client goes away."""
+    """A non-blocking socket to one client; what waits raises ConnectionError when the client goes away."""
 
     def __init__(self, sock: socket.socket, *, number: int, loop: asyncio.AbstractEventLoop) -> None:
         sock.settimeout(0)

@@ -37,14 +37,14 @@ class Wire:
     """What is read of the request before the delay: its headers and so many bytes of its body."""
 
     def __post_init__(self) -> None:
-        _check_seconds(delay=self.delay, interval=self.interval)
+        _check_seconds(self)
         if self.end not in {"keep", "close", "reset", "stall"}:
-            raise ValueError(f"end={self.end!r} is not one of keep, close, reset, stall")
+            raise ValueError(f"Wire(end={self.end!r}): end must be keep, close, reset or stall")
         if isinstance(self.reads, int) and self.reads < 0:
-            raise ValueError(f"reads={self.reads!r} is less than nothing")
+            raise ValueError(f"Wire(reads={self.reads!r}): reads must be all, nothing, or at least 0 bytes")
         if self.end == "keep" and self.reads != "all":
             raise ValueError(
-                f"end='keep' needs reads='all', not {self.reads!r}: the next request lies behind"
+                f"Wire(reads={self.reads!r}): reads must be all for end='keep', the next request lies behind"
             )
 
 
@@ -67,8 +67,8 @@ class Answer:
 
     def __post_init__(self) -> None:
         if not 200 <= self.status <= 999:
-            raise ValueError(f"status={self.status!r} is not a final HTTP status, 200 to 999")
-        _check_seconds(delay=self.delay, interval=self.interval)
+            raise ValueError(f"Answer(status={self.status!r}): status must be a final one, 200 to 999")
+        _check_seconds(self)
 
     @classmethod
     def json(cls, data: object, *, status: int = 200, headers: _Headers = (), delay: float = 0.0) -> Answer:
@@ -213,10 +213,13 @@ def drip(
     return Wire(pieces=(at_once, *drops), interval=interval, end="keep")
 
 
-def _check_seconds(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}={value!r} is not a number of seconds")
+def _check_seconds(value: Wire | Answer) -> None:
+    for name, seconds in (("delay", value.delay), ("interval", value.interval)):
+        if not 0 <= seconds < math.inf:
+            kind = type(value).__name__
+            raise ValueError(
+                f"{kind}({name}={seconds!r}): {name} must be a finite number of seconds, at least 0"
+            )
 
 
 def _pairs(headers: _Headers) -> list[tuple[str, str | bytes]]:

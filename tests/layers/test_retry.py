@@ -8,6 +8,7 @@ import pytest
 
 from aragora_transport import RetryPolicy, call_options
 from aragora_transport.layers import RetryTransport
+from aragora_transport.profile import Profile
 from aragora_transport.testing import Reply
 
 pytestmark = pytest.mark.anyio
@@ -229,3 +230,22 @@ async def test_headers_and_body_are_sent_again_byte_for_byte(world):
     assert [sent.body for sent in network.sent] == [b"\x00payload\xff"] * 3
     first, *others = [sent.headers.raw for sent in network.sent]
     assert others == [first, first]
+
+
+async def test_a_body_that_dies_while_it_is_judged_is_a_failed_attempt(world):
+    profile = Profile(classify=lambda response, body: None, reads_body=lambda response: True)
+    network = world.scripted(Reply(body=b"x", then=world.httpx.ReadError), Reply(body=b"good"))
+    answer = await world.get(world.layer(RetryTransport, network, profile=profile))
+    assert answer.content == b"good"
+    assert network.open_responses == 0
+
+
+async def test_a_judgement_that_raises_ends_the_call_and_leaves_no_answer_open(world):
+    def broken(response, body):
+        raise KeyError("broken profile")
+
+    network = world.scripted(Reply(body=b"x"), 200)
+    with pytest.raises(KeyError, match="broken profile"):
+        await world.get(world.layer(RetryTransport, network, profile=Profile(classify=broken)))
+    assert len(network.sent) == 1
+    assert network.open_responses == 0

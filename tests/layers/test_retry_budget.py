@@ -1,4 +1,4 @@
-"""The retry budget, and the reasons that are told when a failure is final."""
+"""The retry budget: what earns retries, what spends them, and what gives them back."""
 
 from __future__ import annotations
 
@@ -130,6 +130,21 @@ async def test_all_calls_of_a_stack_share_one_budget(world):
     layer = stack(world, network, budget=RetryBudget(per_success=0, per_second=0, cap=3))
     assert [await sends_of_a_call(world, layer, network) for _ in range(3)] == [3, 2, 1]
     assert refusals(world) == ["attempts", "budget", "budget"]
+
+
+async def test_a_retry_that_a_circuit_refuses_costs_nothing(world):
+    network = world.scripted(503)
+    policy = Policy(retry=RetryPolicy(budget=RetryBudget(per_success=0, per_second=0, cap=1), max_attempts=2))
+
+    def opens(event):
+        if isinstance(event, RetryScheduled) and len(network.sent) == 1:
+            layer.isolate()
+
+    layer = world.stack(network, policy=policy, on_event=opens)
+    assert await sends_of_a_call(world, layer, network) == 1
+    layer.reset()
+    assert await sends_of_a_call(world, layer, network) == 2
+    assert await sends_of_a_call(world, layer, network) == 1
 
 
 async def test_a_retry_that_is_cancelled_in_its_wait_costs_nothing(async_world):

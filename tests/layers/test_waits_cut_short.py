@@ -168,6 +168,8 @@ async def test_a_circuit_that_opens_before_the_wait_begins_ends_it_as_well(world
     assert (answer.status_code, answer.content) == (503, b"not yet")
     assert world.clock.monotonic() == 0.0
     assert len(network.sent) == 1
+    (attempt,) = answer.extensions["aragora_transport"].attempts
+    assert (attempt.status, attempt.wait) == (503, 0.0)
 
 
 async def test_a_retry_without_a_wait_that_finds_its_circuit_open_ends_with_the_outcome_it_had(world):

@@ -120,17 +120,19 @@ async def test_an_answer_is_open_until_its_body_is_closed(world):
 
 async def test_an_error_is_raised_as_a_class_or_as_it_is(world):
     mine = world.httpx.ReadError("mine")
-    network = world.scripted(world.httpx.ConnectError, mine, KeyError("not httpx's"))
+    network = world.scripted(world.httpx.ConnectError, mine, OSError, KeyError("not httpx's"))
     with pytest.raises(world.httpx.ConnectError, match="scripted") as caught:
         await get(world, network)
     assert caught.value.request.url == URL
     with pytest.raises(world.httpx.ReadError) as caught:
         await get(world, network)
     assert caught.value is mine
+    with pytest.raises(OSError, match="scripted"):
+        await get(world, network)
     for _ in range(3):
         with pytest.raises(KeyError, match="not httpx's") as caught:
             await get(world, network)
-    assert [sent.status for sent in network.sent] == [None] * 5
+    assert [sent.status for sent in network.sent] == [None] * 6
 
 
 async def test_an_error_that_is_raised_again_does_not_grow(world):
