@@ -272,6 +272,15 @@ def test_the_errors_with_their_bases_and_fields():
     assert {code(n): (getattr(httpx, code(base)), tuple(codes(own))) for n, base, own in rows} == true
 
 
+@pytest.mark.parametrize("page", ["deadline", "rate-limit", "breaker", "timeout"])
+def test_the_errors_of_a_layer_have_what_its_page_says(page):
+    for name, _, tells in rows_of(f"layers/{page}.md", "error"):
+        kind = getattr(aragora_transport, code(name))
+        words = codes(tells)
+        assert {word for word in words if word.isidentifier()} <= set(kind._fields)
+        assert all(word in kind.__doc__ for word in words if not word.isidentifier())
+
+
 def test_the_record_of_a_call_and_what_a_scripted_network_saw():
     read_by_users = re.search(r"Read by users: (.*)\.", Call.__doc__)[1]
     assert [code(row[0]) for row in rows_of("reference.md", "field")] == codes(read_by_users)

@@ -4,6 +4,7 @@ import itertools
 from unittest import mock
 
 import httpx
+import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -173,10 +174,28 @@ def test_a_transport_that_is_a_mock_can_be_wrapped():
     assert RetryTransport(mock.MagicMock()).below is not None
 
 
-def test_a_transport_that_holds_itself_can_be_wrapped():
-    loop = Foreign(None)
+@pytest.mark.parametrize("kind", [Foreign, Passing])
+def test_a_transport_that_holds_itself_can_be_wrapped(kind):
+    loop = kind(None)
     loop._wrapped = loop
     assert RetryTransport(loop).below is loop
+
+
+@pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_the_flavour_is_that_of_the_transport_whatever_stands_around_it(module):
+    class Derived(module.AsyncHTTPTransport):
+        pass
+
+    mock_transport = module.MockTransport(lambda request: module.Response(200))
+    for transport in (
+        module.AsyncHTTPTransport(),
+        Derived(),
+        mock_transport,
+        Passing(Passing(Derived()), "inner"),
+        RetryTransport(Passing(Derived())),
+    ):
+        assert LogTransport(transport).flavor.module is module
+    assert resilient("test", mock_transport, registry=REGISTRY).describe()["flavor"] == module.__name__
 
 
 @pytest.mark.parametrize(

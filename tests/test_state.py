@@ -68,11 +68,25 @@ async def test_stacks_that_share_no_state_share_nothing(world):
 
 
 async def test_a_state_made_by_hand_brings_clock_and_chance(world):
-    state = State(Policy(), clock=world.clock, rng=random.Random(3))
-    make = resilient_sync if world.blocking else resilient
-    stack = make("test", world.scripted(LIMITED, 200), state=state, registry=world.registry)
-    assert (await world.get(stack)).status_code == 200
-    assert world.clock.monotonic() >= 20.0
+    async def wait(state):
+        make = resilient_sync if world.blocking else resilient
+        stack = make("test", world.scripted(503, 200), state=state, registry=world.registry)
+        return (await world.get(stack)).extensions["aragora_transport"].attempts[0].wait
+
+    waits = [await wait(State(Policy(), clock=world.clock, rng=random.Random(seed))) for seed in (3, 3, 4)]
+    assert waits[0] == waits[1] != waits[2]
+    assert world.clock.monotonic() >= 3.0
+
+
+async def test_chance_is_reproducible(world):
+    async def waits(**keywords):
+        stack = world.stack(world.scripted(503), **keywords)
+        return [attempt.wait for attempt in (await world.get(stack)).extensions["aragora_transport"].attempts]
+
+    first, again = await waits(rng=random.Random(3)), await waits(rng=random.Random(3))
+    assert first == again
+    assert first != await waits(rng=random.Random(4))
+    assert await waits(rng=None) != await waits(rng=None)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
-"""A platform whose answers the test sets as it goes, and the breaker in front of it."""
+"""A platform whose answers the test sets as it goes, and a way to hold the clock still meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError
-from aragora_transport.layers import BreakerTransport
+from aragora_transport.layers import BreakerTransport, LogTransport
 
 
 class Platform:
@@ -56,3 +59,29 @@ def platform(request: pytest.FixtureRequest) -> Platform:
     """The platform of the test's world."""
     name = next(name for name in ("world", "async_world", "blocking_world") if name in request.fixturenames)
     return Platform(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def still(async_world: Any) -> Any:
+    """Within `async with still():` the clock does not move by itself, whoever waits.
+
+    A call is in a transport that knows nothing of the clock, as in a real one.
+    """
+
+    @contextlib.asynccontextmanager
+    async def still() -> AsyncIterator[None]:
+        entered, go = anyio.Event(), anyio.Event()
+
+        async def held(request: Any) -> Any:
+            entered.set()
+            await go.wait()
+            return async_world.httpx.Response(200)
+
+        layer = async_world.layer(LogTransport, async_world.httpx.MockTransport(held))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(async_world.get, layer)
+            await entered.wait()
+            yield
+            go.set()
+
+    return still

@@ -27,12 +27,17 @@ def bucket(name):
     return {"extensions": call_options(rate_key=name)}
 
 
-async def arrive(world, layer, number, tasks):
-    """So many calls arrive one after the other, each as far as the gate; their URLs are numbered."""
-    client = world.client(layer)
-    for each in range(number):
-        tasks.start_soon(client.get, f"{URL}{each}")
-        await anyio.wait_all_tasks_blocked()
+@pytest.fixture
+def arrive(async_world, still):
+    """Lets so many calls come one after the other, each as far as it gets; their URLs are numbered."""
+
+    async def arrive(layer, number):
+        async with async_world.client(layer) as client, anyio.create_task_group() as tasks, still():
+            for each in range(number):
+                tasks.start_soon(client.get, f"{URL}{each}")
+                await anyio.wait_all_tasks_blocked()
+
+    return arrive
 
 
 def order(network):
@@ -88,30 +93,27 @@ async def test_a_gate_that_has_opened_holds_nobody(world):
     assert [sent.at for sent in network.sent] == [0.0, 6.0, 6.0]
 
 
-async def test_a_shorter_wait_told_later_does_not_open_it_earlier(async_world):
+async def test_a_shorter_wait_told_later_does_not_open_it_earlier(async_world, arrive):
     world = async_world
     # Both calls are under way when the first answer comes.
-    network = world.scripted(Reply(status=429, headers={"retry-after": "9"}, after=1.0), 429, 200)
     network = world.scripted(
         Reply(status=429, headers={"retry-after": "9"}, after=1.0),
         Reply(status=429, headers={"retry-after": "1"}, after=2.0),
         200,
     )
     layer = world.layer(RateLimitTransport, network)
-    async with anyio.create_task_group() as tasks:
-        await arrive(world, layer, 2, tasks)
+    await arrive(layer, 2)
     await world.get(layer)
     assert 10.0 <= network.sent[2].at <= 10.1
 
 
-async def test_all_who_wait_leave_in_the_order_of_their_arrival_and_paced(async_world):
+async def test_all_who_wait_leave_in_the_order_of_their_arrival_and_paced(async_world, arrive):
     world = async_world
     network = world.scripted(limited(5), 200)
     layer = world.layer(RateLimitTransport, network, rng=random.Random(1))
     await world.get(layer)
     network.sent.clear()
-    async with anyio.create_task_group() as tasks:
-        await arrive(world, layer, 100, tasks)
+    await arrive(layer, 100)
     times = [sent.at for sent in network.sent]
     assert order(network) == list(range(100))
     assert times[0] >= 5.0
@@ -169,12 +171,11 @@ async def test_a_retry_above_does_not_sleep_the_told_wait_a_second_time(world):
     assert answer.extensions["aragora_transport"].attempts[0].wait >= 5.0
 
 
-async def test_retries_wait_in_line_with_everybody_else(async_world):
+async def test_retries_wait_in_line_with_everybody_else(async_world, arrive):
     world = async_world
     network = world.scripted(limited(5), 200)
     stack = world.stack(network, policy=Policy(timeout=None))
-    async with anyio.create_task_group() as tasks:
-        await arrive(world, stack, 20, tasks)
+    await arrive(stack, 20)
     times = [sent.at for sent in network.sent]
     assert order(network) == [0, *range(20)]
     assert (times[0], times[1] >= 5.0, len(set(times))) == (0.0, True, 21)

@@ -1,4 +1,4 @@
-"""Who need not wait at a gate, because it would be in vain, is told so at once; who leaves frees its place."""
+"""Who would wait at a gate in vain is told so at once; who gives up frees its place."""
 
 from __future__ import annotations
 
@@ -62,17 +62,15 @@ async def test_with_a_later_deadline_of_its_own_a_call_waits(world):
     assert answer.status_code == 200
 
 
-async def test_a_full_queue_refuses_one_more_at_once(async_world):
+async def test_a_full_queue_refuses_one_more_at_once(async_world, still):
     world = async_world
     network = world.scripted(limited(20), 200)
     layer = world.layer(RateLimitTransport, network, policy=RateLimitPolicy(max_waiters=3))
     await world.get(layer)
-    async with world.client(layer) as client, anyio.create_task_group() as tasks:
+    async with world.client(layer) as client, anyio.create_task_group() as tasks, still():
         for _ in range(3):
             tasks.start_soon(client.get, URL)
-        # Nothing that waits in virtual time here: the clock would go on to the gate's opening.
-        for _ in range(5):
-            await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(RateLimitedError) as caught:
             await client.get(URL)
         assert caught.value.reason == "queue_full"
@@ -91,7 +89,7 @@ async def test_where_nobody_may_wait_everybody_is_refused(world):
     assert (await world.get(layer)).status_code == 200
 
 
-async def test_half_of_two_hundred_that_give_up_free_their_places_and_hold_up_nobody(async_world):
+async def test_half_of_two_hundred_that_give_up_free_their_places_and_hold_up_nobody(async_world, still):
     world = async_world
     rng = random.Random(3)
     leave_early = set(rng.sample(range(200), 100))
@@ -107,44 +105,19 @@ async def test_half_of_two_hundred_that_give_up_free_their_places_and_hold_up_no
             await client.get(f"{URL}{number}")
             passed.append(number)
 
-    async with world.client(layer) as client, anyio.create_task_group() as tasks:
-        # A call that is in another transport holds the clock still until the test has cancelled its half.
-        async with held_still(world, tasks):
-            for number in range(200):
-                tasks.start_soon(call, number)
-                await anyio.wait_all_tasks_blocked()
-            for number in rng.sample(sorted(leave_early), 100):
-                scopes[number].cancel()
+    async with world.client(layer) as client, anyio.create_task_group() as tasks, still():
+        for number in range(200):
+            tasks.start_soon(call, number)
             await anyio.wait_all_tasks_blocked()
-            for number in range(200, 300):  # their places are free
-                tasks.start_soon(call, number)
-                await anyio.wait_all_tasks_blocked()
+        for number in rng.sample(sorted(leave_early), 100):
+            scopes[number].cancel()
+        await anyio.wait_all_tasks_blocked()
+        for number in range(200, 300):  # their places are free
+            tasks.start_soon(call, number)
+            await anyio.wait_all_tasks_blocked()
     stayed = [number for number in range(300) if number not in leave_early]
     assert [int(sent.url.removeprefix(URL)) for sent in network.sent] == stayed
     assert passed == stayed
-
-
-class held_still:  # noqa: N801  # reads as what it does
-    """Inside of it the clock of the world cannot move by itself: a call is under way in a transport of ours."""
-
-    def __init__(self, world, tasks):
-        self.world = world
-        self.tasks = tasks
-        self.go = anyio.Event()
-        self.entered = anyio.Event()
-
-    async def __aenter__(self):
-        layer = self.world.layer(RateLimitTransport, self)
-        self.tasks.start_soon(self.world.get, layer)
-        await self.entered.wait()
-
-    async def __aexit__(self, *error):
-        self.go.set()
-
-    async def handle_async_request(self, request):
-        self.entered.set()
-        await self.go.wait()
-        return self.world.httpx.Response(200)
 
 
 async def test_only_so_many_gates_are_kept(world):
@@ -156,20 +129,20 @@ async def test_only_so_many_gates_are_kept(world):
     assert list(stack.state.gates) == [f"bucket {number}" for number in range(40, 50)]
 
 
-async def test_a_gate_at_which_somebody_waits_is_kept(async_world):
+async def test_a_gate_at_which_somebody_waits_is_kept(async_world, still):
     world = async_world
-    network = world.scripted(limited(20), 200, limited(1))
+    network = world.scripted(limited(20), limited(1), limited(1), limited(1), 200)
     stack = world.stack(network, policy=Policy(retry=None, rate_limit=RateLimitPolicy(max_keys=2)))
-    first = call_options(rate_key="first")
     async with world.client(stack) as client, anyio.create_task_group() as tasks:
-        await client.get(URL, extensions=first)
-        async with held_still(world, tasks):
-            tasks.start_soon(lambda: client.get(URL, extensions=call_options(rate_key="first")))
+
+        async def call(bucket):
+            await client.get(URL, extensions=call_options(rate_key=bucket))
+
+        await call("first")
+        async with still():
+            tasks.start_soon(call, "first")
             await anyio.wait_all_tasks_blocked()
-            network.sent.clear()
-            await client.get(URL, extensions=call_options(rate_key="other"))
-            for number in range(5):
-                await client.get(URL, extensions=call_options(rate_key=f"bucket {number}"))
-            assert "first" in stack.state.gates
-            assert len(stack.state.gates) == 2
+            for bucket in ("other", "another", "and another"):
+                await call(bucket)
+            assert list(stack.state.gates) == ["first", "and another"]
     assert network.sent[-1].at >= 20.0

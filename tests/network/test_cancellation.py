@@ -10,8 +10,16 @@ import anyio.lowlevel
 import pytest
 import trio
 
-from aragora_transport import BreakerPolicy, RateLimitPolicy, RetryBudget, RetryPolicy, resilient
-from aragora_transport.testing import Reply, ScriptedTransport
+from aragora_transport import (
+    BreakerPolicy,
+    DeadlineExceededError,
+    RateLimitPolicy,
+    RetryBudget,
+    RetryPolicy,
+    TimeoutPolicy,
+    resilient,
+)
+from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 from aragora_transport.testing._faults import Answer, stalled_body, stalled_headers
 from aragora_transport.testing._server import FaultServer
 
@@ -220,6 +228,24 @@ async def test_a_cancelled_task_loses_no_more_connections_than_a_bare_send(async
         ours = await lost(with_us, lambda network: async_sockets.stack(network, policy=policy_of(tools)))
         bare = await lost(without_us, lambda network: network)
     assert len(ours) <= len(bare)
+
+
+async def test_an_attempt_limit_that_rings_at_any_switch_loses_no_connection(async_sockets, tools):
+    """Ours is gentler than `Task.cancel()`: it waits for the task to wait, which httpcore survives."""
+    policy = tools.quick(timeout=TimeoutPolicy(attempt=5.0), retry=None)
+    with FaultServer(FINE) as server:
+
+        async def once(k):
+            clock = ManualClock(auto=False)
+            async with async_sockets.caller(policy=policy, clock=clock, timeout=None) as caller:
+                switches = Switches(caller.get(server.url), k, lambda: clock.advance(6.0))
+                with contextlib.suppress(DeadlineExceededError):
+                    await switches
+                assert caller.taken == [], f"switch {k}"
+                assert (await caller.get(server.url)).content == b"fine"
+            return switches.count >= k
+
+        assert await at_every_switch(once) >= 3
 
 
 async def test_a_probe_that_is_cancelled_at_any_switch_lets_the_next_one_through(async_sockets, tools):
