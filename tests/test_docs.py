@@ -36,7 +36,7 @@ from aragora_transport._call import Attempt, Call
 from aragora_transport._clock import SYSTEM
 from aragora_transport.cli import _demo_state, _demo_text
 from aragora_transport.cli._flaky_api import PHASES
-from aragora_transport.layers import configure_logging, metrics
+from aragora_transport.layers import _numbers, configure_logging, metrics
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +177,7 @@ def test_the_keywords_of_the_three_functions():
 
 
 def test_the_metric_families_and_their_labels():
-    kinds = {"counter": metrics.COUNTERS, "gauge": metrics.GAUGES, "histogram": metrics.HISTOGRAMS}
+    kinds = {"counter": _numbers.COUNTERS, "gauge": _numbers.GAUGES, "histogram": _numbers.HISTOGRAMS}
     true = [(name, kind, spec[1]) for kind, families in kinds.items() for name, spec in families.items()]
     rows = rows_of("layers/metrics.md", "family")
     assert [(code(name), kind, tuple(codes(labels))) for name, kind, labels, _ in rows] == true
@@ -186,7 +186,7 @@ def test_the_metric_families_and_their_labels():
 def test_the_buckets_of_the_histograms():
     rows = rows_of("layers/metrics.md", "histogram")
     told = {code(name): tuple(map(float, bounds.split(", "))) for name, bounds in rows}
-    assert told == {name: bounds for name, (_, _, bounds) in metrics.HISTOGRAMS.items()}
+    assert told == {name: bounds for name, (_, _, bounds) in _numbers.HISTOGRAMS.items()}
 
 
 def test_the_status_labels_that_are_no_status():
@@ -201,7 +201,7 @@ def test_the_status_labels_that_are_no_status():
     }
     assert [code(row[0]) for row in rows_of("layers/metrics.md", "`status`")] == sorted(true)
     text = " ".join((DOCS / "layers/metrics.md").read_text(encoding="utf-8").split())
-    assert f"at most {metrics.MAX_OPERATIONS} names" in text
+    assert f"at most {_numbers.MAX_OPERATIONS} names" in text
 
 
 TOLD = {"retry-after": "7"}

@@ -87,9 +87,7 @@ async def cancelled_at(k, coroutine, way):
 
 def policy_of(tools):
     return tools.quick(
-        retry=RetryPolicy(
-            base_delay=0.002, budget=RetryBudget(per_success=0.0, per_second=0.0, cap=TOKENS)
-        ),
+        retry=RetryPolicy(base_delay=0.002, budget=RetryBudget(per_success=0.0, per_second=0.0, cap=TOKENS)),
         breaker=BreakerPolicy(failure_threshold=1, failure_rate=1.0, min_attempts=3, cooldown=0.0),
         rate_limit=RateLimitPolicy(max_waiters=1),
     )
@@ -187,7 +185,9 @@ async def test_after_a_cancellation_at_any_switch_the_next_call_works(async_sock
 @EVERY_SCENARIO
 async def test_a_task_cancelled_at_any_switch_closes_every_answer(async_world, tools, script, make):
     """The same over a scripted network, where httpcore's own losses are out of the way."""
-    replies = [Reply(status=one.status, headers=dict(one.headers), after=0.0005, body=(b"a", b"b")) for one in script]
+    replies = [
+        Reply(status=one.status, headers=dict(one.headers), after=0.0005, body=(b"a", b"b")) for one in script
+    ]
     for way in ("scope", *(NATIVE if async_world.kind == "asyncio" else ())):
 
         async def once(k, way=way):

@@ -194,7 +194,9 @@ async def test_a_connection_that_is_upgraded_can_be_talked_over_both_ways(socket
 
     def converse(connection):
         tools.head_of(connection)
-        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n"
+        )
         for _ in range(3):
             connection.sendall(connection.recv(100).upper())
 
@@ -244,7 +246,13 @@ async def test_trace_is_called_as_without_us(sockets, method):
 
 
 async def test_headers_keep_their_order_and_case_and_none_is_added(sockets):
-    headers = [("X-One", "1"), ("x-TWO", "2"), ("X-One", "again"), ("aCCept", "text/plain"), ("Zed", "é".encode())]
+    headers = [
+        ("X-One", "1"),
+        ("x-TWO", "2"),
+        ("X-One", "again"),
+        ("aCCept", "text/plain"),
+        ("Zed", "é".encode()),
+    ]
     with FaultServer(Answer(body=b"fine", headers=[("X-b", "1"), ("x-A", "2"), ("X-b", "3")])) as server:
         network = sockets.network()
         async with sockets.caller(network) as caller:
