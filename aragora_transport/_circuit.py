@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pybreaker
+
+from aragora_transport._era import CLOSED, HALF_OPEN, OPEN, Change, Era, Permit, Probe
+from aragora_transport._window import ENOUGH, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from random import Random
 
-    from aragora_transport._call import Hook
     from aragora_transport._clock import Clock, Waiter
     from aragora_transport.events import CircuitState
     from aragora_transport.policy import BreakerPolicy
-
-CLOSED: CircuitState = "closed"
-OPEN: CircuitState = "open"
-HALF_OPEN: CircuitState = "half-open"
-ENOUGH = 1000  # successes that are kept before they are counted in one go
-_SLICES = 20  # the window slides in twentieths of its length
 
 
 class FailedAnswerError(Exception):
@@ -36,99 +32,29 @@ class FailedAnswerError(Exception):
 
 
 class WindowStorage(pybreaker.CircuitBreakerStorage):
-    """Counts the attempts of the last `window` seconds, or the last few where those are more.
+    """pybreaker's view of a window: it opens the circuit when `counter` reaches its `fail_max`."""
 
-    pybreaker opens the circuit when `counter` reaches its `fail_max`. So `counter` stays one below
-    that as long as the policy's share of failures is not reached.
-    """
-
-    def __init__(self, policy: BreakerPolicy, clock: Clock) -> None:
+    def __init__(self, window: Window, clock: Clock) -> None:
         super().__init__("window")
-        self._policy = policy
+        self._window = window
         self._clock = clock
-        self._least = policy.min_attempts or policy.failure_threshold
-        self._now = clock.monotonic
-        self._slices_a_second = _SLICES / policy.window
         self._state: str = CLOSED
         self._successes = 0
         self._opened_at = 0.0
-        self._lock = threading.Lock()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every outcome."""
-        self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
-        self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
-        self._newest: list[int] = [-1, 0, 0]
-        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
-        self._attempts = 0
-        self._failures = 0
-
-    def take_in(self) -> None:
-        """Count the successes that were only noted so far."""
-        with self._lock:
-            self._take_in()
-
-    def _take_in(self) -> None:
-        fresh = self.fresh
-        if fresh:
-            # Those that are noted meanwhile are for the next time.
-            times = [fresh.popleft() for _ in range(len(fresh))]
-            for number, successes in Counter(int(time * self._slices_a_second) for time in times).items():
-                self._slide(number)
-                self._newest[1] += successes
-                self._attempts += successes
-            self._recent.extend([False] * min(len(times), self._least))
-        self._slide(int(self._now() * self._slices_a_second))
-
-    def increment_counter(self) -> None:
-        """One attempt failed."""
-        with self._lock:
-            self._take_in()
-            self._newest[1] += 1
-            self._newest[2] += 1
-            self._attempts += 1
-            self._failures += 1
-            self._recent.append(True)
-
-    def _slide(self, number: int) -> None:
-        """Forget the slices that lie outside of the window, and begin that of `number`."""
-        slices = self._slices
-        while slices and slices[0][0] <= number - _SLICES:
-            _, attempts, failures = slices.popleft()
-            self._attempts -= attempts
-            self._failures -= failures
-        if not slices or slices[-1][0] != number:
-            slices.append([number, 0, 0])
-        self._newest = slices[-1]
-
-    def _seen(self) -> tuple[int, int]:
-        """The attempts that count at present, and how many of them failed."""
-        with self._lock:
-            self._take_in()
-            if self._attempts < len(self._recent):
-                return len(self._recent), sum(self._recent)
-            return self._attempts, self._failures
-
-    @property
-    def failures(self) -> int:
-        return self._seen()[1]
 
     @property
     def counter(self) -> int:
-        attempts, failures = self._seen()
-        threshold = self._policy.failure_threshold
-        if failures < threshold:
-            return failures
-        enough = attempts >= self._least and failures >= self._policy.failure_rate * attempts
-        return failures if enough else threshold - 1
+        return self._window.count()
+
+    def increment_counter(self) -> None:
+        self._window.failed()
 
     def reset_counter(self) -> None:
         # pybreaker resets a consecutive count on every success, and when it closes the circuit.
         if self._state == CLOSED:
-            self.fresh.append(self._now())
+            self._window.fresh.append(self._clock.monotonic())
         else:
-            self.clear()
+            self._window.clear()
 
     @property
     def state(self) -> str:
@@ -159,56 +85,6 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         self._opened_at = self._clock.monotonic()
 
 
-class Era:
-    """One stay in one state. That of a closed circuit is the permit of every attempt it lets through.
-
-    An outcome counts only while its era lasts, so that a late result moves no later state.
-    """
-
-    __slots__ = ("closed", "free", "hook", "polls", "probes", "reopens_at", "state")
-
-    def __init__(self, state: CircuitState, reopens_at: float = 0.0, *, shared: bool = False) -> None:
-        self.state = state
-        self.closed = state == CLOSED
-        self.free = self.closed and not shared  # nobody need ask to be let through
-        self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
-        self.probes: list[Probe] = []  # under way, the oldest first
-        self.polls: list[Probe] = []  # long polls among them, which must not hold up the others
-        self.reopens_at = reopens_at  # when an open circuit lets a probe through
-
-
-class Probe:
-    """The permit of one attempt while half-open: one place of its own, until it is settled or too old."""
-
-    __slots__ = ("era", "since")
-
-    closed = False
-    hook: Hook | None = None  # each has one of its own
-
-    def __init__(self, era: Era, since: float) -> None:
-        self.era = era
-        self.since = since
-
-    def give_back(self) -> None:
-        for places in (self.era.probes, self.era.polls):
-            if self in places:
-                places.remove(self)
-
-
-Permit = Era | Probe
-
-
-class Change(NamedTuple):
-    """One transition of one circuit, with what it looked like right after."""
-
-    key: str
-    old: CircuitState
-    new: CircuitState
-    failures: int
-    next_probe_in: float | None
-    cause: str | None
-
-
 class _Listener(pybreaker.CircuitBreakerListener):
     def __init__(self, circuit: Circuit) -> None:
         self._circuit = circuit
@@ -218,7 +94,7 @@ class _Listener(pybreaker.CircuitBreakerListener):
         self._circuit.entered(old_state.name if old_state else CLOSED, new_state.name)
 
 
-class _Guarded(pybreaker.CircuitBreakerListener):
+class GuardedListener(pybreaker.CircuitBreakerListener):
     """A user's listener, which must not break a call or stop a transition."""
 
     def __init__(self, listener: pybreaker.CircuitBreakerListener) -> None:
@@ -260,7 +136,8 @@ class Circuit:
         self._reopenings = 0
         self._hold = 0.0
         self._sleepers: set[Waiter] = set()
-        self._window = None if storage is not None else WindowStorage(policy, clock)
+        # A user's storage counts by itself, and is told of every outcome.
+        self._window = None if storage is not None else Window(policy, clock)
         users = tuple(listeners)
         # A success of a closed circuit is only noted, unless a listener or a storage of others must know.
         self._straight = None if users else self._window
@@ -269,7 +146,7 @@ class Circuit:
             reset_timeout=0.0,  # when to probe is the gate's to say
             success_threshold=policy.success_threshold,
             listeners=[_Listener(self), *users],
-            state_storage=storage or self._window,
+            state_storage=storage if self._window is None else WindowStorage(self._window, clock),
             name=key,
             throw_new_error_on_trip=False,
         )
@@ -470,69 +347,3 @@ def _fine() -> None:
 
 def _fail(error: Exception) -> None:
     raise error
-
-
-class Circuits:
-    """The circuits of one platform by key, the least recently used forgotten beyond `max_keys`."""
-
-    def __init__(
-        self,
-        policy: BreakerPolicy,
-        clock: Clock,
-        rng: Random,
-        *,
-        listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
-        storage: Callable[[str], pybreaker.CircuitBreakerStorage] | None = None,
-    ) -> None:
-        self.policy = policy
-        self._clock = clock
-        self._rng = rng
-        self._listeners = tuple(_Guarded(listener) for listener in listeners)
-        self._storage = storage
-        self._lock = threading.Lock()
-        self._by_key: OrderedDict[str, Circuit] = OrderedDict()
-
-    def get(self, key: str) -> Circuit:
-        """The circuit of a key, made when it is first asked for."""
-        with self._lock:
-            circuit = self._by_key.get(key)
-            if circuit is not None:
-                self._by_key.move_to_end(key)
-                return circuit
-            circuit = self._by_key[key] = Circuit(
-                key,
-                self.policy,
-                self._clock,
-                self._rng,
-                listeners=self._listeners,
-                storage=None if self._storage is None else self._storage(key),
-            )
-            self._forget_some()
-            return circuit
-
-    def _forget_some(self) -> None:
-        excess = len(self._by_key) - self.policy.max_keys
-        for closed in (True, False):  # an open one would be missed
-            for key, circuit in list(self._by_key.items())[:-1]:
-                if excess <= 0:
-                    return
-                if circuit.era.closed == closed and not circuit.busy:
-                    del self._by_key[key]
-                    excess -= 1
-
-    @property
-    def listener_failures(self) -> int:
-        """How often a pybreaker listener raised."""
-        return sum(listener.failures for listener in self._listeners)
-
-    def worst(self) -> CircuitState:
-        """The worst state of all keys: open, then half-open, then closed."""
-        states = {circuit.era.state for circuit in self._copy().values()}
-        return OPEN if OPEN in states else HALF_OPEN if HALF_OPEN in states else CLOSED
-
-    def snapshot(self) -> dict[str, dict[str, Any]]:
-        return {key: circuit.snapshot() for key, circuit in self._copy().items()}
-
-    def _copy(self) -> dict[str, Circuit]:
-        with self._lock:
-            return dict(self._by_key)

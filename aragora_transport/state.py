@@ -17,7 +17,7 @@ from aragora_transport._gate import Gates
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from aragora_transport._circuit import Circuits
+    from aragora_transport._circuits import Circuits
     from aragora_transport._clock import Clock
     from aragora_transport.policy import Policy
 
@@ -42,7 +42,7 @@ class State:
         self.budget: Budget | None = None
         if policy.breaker is not None:
             # pybreaker is loaded only by those who use a circuit.
-            from aragora_transport._circuit import Circuits  # noqa: PLC0415
+            from aragora_transport._circuits import Circuits  # noqa: PLC0415
 
             self.circuits = Circuits(policy.breaker, clock, self.rng, listeners=listeners, storage=storage)
         if policy.rate_limit is not None:

@@ -1,7 +1,8 @@
 """Where the metrics' numbers are kept, and how Prometheus gets them.
 
-The only file that imports prometheus_client. They are plain numbers of ours (`_Numbers`) that become metric families when Prometheus asks; under
-prometheus_client's multiprocess mode its own metrics keep them (`_Children`).
+The only file that imports prometheus_client. The numbers are plain ones of ours (`_Numbers`) that become
+metric families when Prometheus asks; under prometheus_client's multiprocess mode its own metrics keep
+them (`_Children`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._call import CALL
-from aragora_transport._circuit import Circuits, Era
+from aragora_transport._circuits import Circuits
 from aragora_transport._clock import SYSTEM
+from aragora_transport._era import Era
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import BreakerPolicy
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     import pybreaker
 
     from aragora_transport._call import Call, Hook
-    from aragora_transport._circuit import Circuit, Permit
+    from aragora_transport._circuit import Circuit
     from aragora_transport._clock import Clock
+    from aragora_transport._era import Permit
     from aragora_transport.profile import Judgement, Profile
 
 

@@ -241,3 +241,14 @@ async def test_a_request_without_timeouts_has_none_afterwards(world):
     answer = await sent_bare(world, layer, request)
     assert answer.status_code == 200
     assert "timeout" not in request.extensions
+
+
+async def test_a_read_timeout_of_the_callers_ends_draining_sooner(world):
+    network = world.scripted(Reply(status=503, body=b"x", stall=True), 200)
+    client = world.client(
+        world.layer(RetryTransport, network, policy=RetryPolicy(base_delay=0.0)), timeout=0.25
+    )
+    answer = client.get("http://platform.test/")
+    answer = answer if world.blocking else await answer
+    assert answer.status_code == 200
+    assert world.clock.monotonic() < 0.5

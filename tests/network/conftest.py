@@ -129,7 +129,7 @@ class Sockets:
         self.events: list[Any] = []
 
     def network(self, *, connections: int | None = 1, **keywords: Any) -> Any:
-        """The flavour's own transport, by default with a pool of size one: whatever leaks is missed at once."""
+        """The flavour's own transport, by default with a pool of one: whatever leaks is missed at once."""
         make = self.httpx.HTTPTransport if self.blocking else self.httpx.AsyncHTTPTransport
         keywords.setdefault("limits", self.httpx.Limits(max_connections=connections))
         # No TLS here, and the certificates take longer to load than most tests to run.
@@ -157,12 +157,12 @@ class Sockets:
         self,
         network: Any = None,
         *,
-        timeout: Any = PATIENCE,
+        timeout: Any = PATIENCE,  # noqa: ASYNC109 - httpx's own
         client: Any = None,
         below: Any = None,
         **keywords: Any,
     ) -> Any:
-        """A caller over the stack over a network transport, or `below` around it; `keywords` are the stack's."""
+        """A caller over the stack over a network transport, or over `below`; `keywords` are the stack's."""
         network = network or self.network()
         stack = self.stack(below or network, **keywords)
         client = self.world.client(stack, timeout=timeout, **(client or {}))

@@ -1,0 +1,63 @@
+"""A circuit's stays in its states, and the permits that they give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from aragora_transport._call import Hook
+    from aragora_transport.events import CircuitState
+
+CLOSED: CircuitState = "closed"
+OPEN: CircuitState = "open"
+HALF_OPEN: CircuitState = "half-open"
+
+
+class Era:
+    """One stay in one state. That of a closed circuit is the permit of every attempt it lets through.
+
+    An outcome counts only while its era lasts, so that a late result moves no later state.
+    """
+
+    __slots__ = ("closed", "free", "hook", "polls", "probes", "reopens_at", "state")
+
+    def __init__(self, state: CircuitState, reopens_at: float = 0.0, *, shared: bool = False) -> None:
+        self.state = state
+        self.closed = state == CLOSED
+        self.free = self.closed and not shared  # nobody need ask to be let through
+        self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
+        self.probes: list[Probe] = []  # under way, the oldest first
+        self.polls: list[Probe] = []  # long polls among them, which must not hold up the others
+        self.reopens_at = reopens_at  # when an open circuit lets a probe through
+
+
+class Probe:
+    """The permit of one attempt while half-open: one place of its own, until it is settled or too old."""
+
+    __slots__ = ("era", "since")
+
+    closed = False
+    hook: Hook | None = None  # each has one of its own
+
+    def __init__(self, era: Era, since: float) -> None:
+        self.era = era
+        self.since = since
+
+    def give_back(self) -> None:
+        for places in (self.era.probes, self.era.polls):
+            if self in places:
+                places.remove(self)
+
+
+Permit = Era | Probe
+
+
+class Change(NamedTuple):
+    """One transition of one circuit, with what it looked like right after."""
+
+    key: str
+    old: CircuitState
+    new: CircuitState
+    failures: int
+    next_probe_in: float | None
+    cause: str | None

@@ -1,0 +1,98 @@
+"""How an attempt fared lately: counted over a window of time, or over the last few where those are more."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aragora_transport._clock import Clock
+    from aragora_transport.policy import BreakerPolicy
+
+ENOUGH = 1000  # successes that are kept before they are counted in one go
+_SLICES = 20  # the window slides in twentieths of its length
+
+
+class Window:
+    """The attempts of the last `window` seconds, or the last `failure_threshold` where those are more.
+
+    A success is only noted, by `fresh.append(now)`; it is counted when a failure asks, or when there are
+    `ENOUGH` of them.
+    """
+
+    def __init__(self, policy: BreakerPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._least = policy.min_attempts or policy.failure_threshold
+        self._now = clock.monotonic
+        self._slices_a_second = _SLICES / policy.window
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every outcome."""
+        self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
+        self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
+        self._newest: list[int] = [-1, 0, 0]
+        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
+        self._attempts = 0
+        self._failures = 0
+
+    def take_in(self) -> None:
+        """Count the successes that were only noted so far."""
+        with self._lock:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        fresh = self.fresh
+        if fresh:
+            # Those that are noted meanwhile are for the next time.
+            times = [fresh.popleft() for _ in range(len(fresh))]
+            for number, successes in Counter(int(time * self._slices_a_second) for time in times).items():
+                self._slide(number)
+                self._newest[1] += successes
+                self._attempts += successes
+            self._recent.extend([False] * min(len(times), self._least))
+        self._slide(int(self._now() * self._slices_a_second))
+
+    def failed(self) -> None:
+        """One attempt failed."""
+        with self._lock:
+            self._take_in()
+            self._newest[1] += 1
+            self._newest[2] += 1
+            self._attempts += 1
+            self._failures += 1
+            self._recent.append(True)
+
+    def _slide(self, number: int) -> None:
+        """Forget the slices that lie outside of the window, and begin that of `number`."""
+        slices = self._slices
+        while slices and slices[0][0] <= number - _SLICES:
+            _, attempts, failures = slices.popleft()
+            self._attempts -= attempts
+            self._failures -= failures
+        if not slices or slices[-1][0] != number:
+            slices.append([number, 0, 0])
+        self._newest = slices[-1]
+
+    def _seen(self) -> tuple[int, int]:
+        """The attempts that count at present, and how many of them failed."""
+        with self._lock:
+            self._take_in()
+            if self._attempts < len(self._recent):
+                return len(self._recent), sum(self._recent)
+            return self._attempts, self._failures
+
+    @property
+    def failures(self) -> int:
+        return self._seen()[1]
+
+    def count(self) -> int:
+        """The failures; one less than would open the circuit, while the policy says that they should not."""
+        attempts, failures = self._seen()
+        threshold = self._policy.failure_threshold
+        if failures < threshold:
+            return failures
+        enough = attempts >= self._least and failures >= self._policy.failure_rate * attempts
+        return failures if enough else threshold - 1
