@@ -76,7 +76,7 @@ def test_an_event_is_a_frozen_value_of_typed_fields(kind):
     assert one == kind(**dict.fromkeys(fields, 1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.platform = "other"
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
         kind("platform")
 
 

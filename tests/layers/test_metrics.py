@@ -65,6 +65,23 @@ async def test_a_scrape_sees_the_guides_six_families_with_exactly_its_labels(wor
     assert all(name.startswith("platform_") for name in seen)
 
 
+async def test_the_buckets_of_latency_reach_two_minutes_and_those_of_waits_five(world):
+    await world.get(world.stack(world.scripted(LIMITED, 200)))
+    bounds = {}
+    for metric in world.registry.collect():
+        if metric.type == "histogram":
+            samples = [sample for sample in metric.samples if sample.name.endswith("_bucket")]
+            bounds[metric.name] = [float(sample.labels["le"]) for sample in samples]
+    assert bounds == {
+        "platform_request_latency_seconds": [
+            *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, float("inf")),
+        ],
+        "platform_rate_limit_wait_seconds": [
+            *(0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0, float("inf")),
+        ],
+    }
+
+
 async def test_a_call_is_counted_once_however_many_attempts_it_took(world):
     await world.get(world.stack(world.scripted(503, world.httpx.ReadError, 200)))
     assert total(world.registry, "platform_requests_total") == 1

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2?\\._:ResourceWarning"),
 ]
 
-CALLS = 60
+CALLS = 40
 MIX = [
     *[Answer(body=b"fine")] * 6,
     *[503] * 4,

@@ -32,15 +32,14 @@ FINE = Answer(body=b"fine")
 BUSY = Answer(status=503, body=b"busy")
 
 
-@pytest.mark.parametrize("method", ["PUT", "POST"])
-async def test_a_streamed_upload_of_100_mb_is_never_held_in_memory(sockets, method):
+async def test_a_streamed_upload_of_100_mb_is_never_held_in_memory(sockets):
     piece = bytes(MB)
     with FaultServer(FINE) as server:
         async with sockets.caller() as caller:
             gc.collect()
             tracemalloc.start()
             try:
-                answer = await caller.request(method, server.url, content=sockets.body(*[piece] * 100))
+                answer = await caller.request("POST", server.url, content=sockets.body(*[piece] * 100))
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()
@@ -210,10 +209,10 @@ async def test_an_error_of_the_bodys_own_reaches_the_caller_as_it_is(sockets, to
 async def test_a_large_answer_to_a_large_upload_is_streamed_too(sockets):
     """Both ways: neither side is held as a whole."""
     piece = bytes(MB)
-    whole = hashlib.sha256(piece * 20).hexdigest()
-    with FaultServer(Answer(body=(piece,) * 20)) as server:
+    whole = hashlib.sha256(piece * 5).hexdigest()
+    with FaultServer(Answer(body=(piece,) * 5)) as server:
         async with sockets.caller() as caller:
-            response = await caller.open("PUT", server.url, content=sockets.body(*[piece] * 20))
+            response = await caller.open("PUT", server.url, content=sockets.body(*[piece] * 5))
             digest = hashlib.sha256()
             async for chunk in caller.chunks(response):
                 assert len(chunk) <= MB
