@@ -69,7 +69,7 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryRefused(Event):
-    """The attempt failed and is not sent again, for `reason`; `wait` is what it would have taken."""
+    """The attempt failed and is not sent again, for `reason`; `wait` is what the platform told."""
 
     status: int | None
     error: str | None

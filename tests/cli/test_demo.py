@@ -189,9 +189,7 @@ def test_a_terminal_gets_a_live_picture_and_its_cursor_back(environ: dict[str, s
     with demo(environ=environ, out=terminal.theirs) as process:
         terminal.read_until(b"in flight")
         terminal.read_until(rb"(0\.[5-9]|[1-9]\.\d) of")
-        for _ in range(3):  # an impatient user; a terminal tells everybody in the group
-            os.killpg(process.pid, signal.SIGINT)
-            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal tells everybody in the group
         process.wait(PATIENCE)
         terminal.read_rest()
         assert complaints(process) == b""
