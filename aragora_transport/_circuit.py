@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import pybreaker
@@ -40,7 +40,6 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         self._clock = clock
         self._state: str = CLOSED
         self._successes = 0
-        self._opened_at = 0.0
 
     @property
     def counter(self) -> int:
@@ -75,14 +74,11 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         self._successes = 0
 
     @property
-    def opened_at(self) -> datetime:
-        # Told as wall-clock time, kept as monotonic time: a step of the wall clock changes nothing.
-        return datetime.now(UTC) - timedelta(seconds=self._clock.monotonic() - self._opened_at)
+    def opened_at(self) -> None:
+        """Nobody asks: when to probe is the gate's to say, by a clock that nobody sets."""
 
     @opened_at.setter
-    def opened_at(self, datetime: object) -> None:
-        del datetime  # by the wall clock
-        self._opened_at = self._clock.monotonic()
+    def opened_at(self, _: datetime) -> None: ...
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
@@ -285,7 +281,7 @@ class Circuit:
             reopens_at = self._clock.monotonic() + self._cooldown(again=old == HALF_OPEN)
             reopens_at = max(reopens_at, self._hold)
         elif new == CLOSED:
-            self._reopenings, self._hold = 0, 0.0
+            self._hold = 0.0
         self.era = Era(new, reopens_at, shared=self._shared)
         if old != new:
             told = self.snapshot()

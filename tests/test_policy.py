@@ -60,32 +60,39 @@ def refusal(kind, **values):
 
 
 def test_the_defaults_are_the_guides_numbers():
-    policy = Policy()
-    assert policy.timeout == TimeoutPolicy(attempt=30.0, total=None, body_idle=30.0)
-    assert policy.retry == RetryPolicy(
-        max_attempts=3,
-        base_delay=1.0,
-        max_delay=30.0,
-        jitter="guide",
-        statuses=frozenset({429, 500, 502, 503, 504}),
-        max_retry_after=60.0,
-        resend_unsafe="statuses",
-        budget=RetryBudget(per_success=1.0, per_second=1.0, cap=100.0),
-        wait=None,
-    )
-    assert policy.breaker == BreakerPolicy(
-        failure_threshold=5,
-        cooldown=60.0,
-        failure_rate=0.5,
-        window=10.0,
-        half_open_probes=1,
-        success_threshold=1,
-        max_cooldown=None,
-        key="platform",
-        slow_call=None,
-    )
-    assert policy.rate_limit == RateLimitPolicy(rate=None, per=1.0, max_waiters=1000)
-    assert (policy.metrics, policy.log) == (True, True)
+    assert dataclasses.asdict(Policy()) == {
+        "timeout": {"attempt": 30.0, "total": None, "body_idle": 30.0},
+        "retry": {
+            "max_attempts": 3,
+            "base_delay": 1.0,
+            "max_delay": 30.0,
+            "jitter": "guide",
+            "statuses": {429, 500, 502, 503, 504},
+            "max_retry_after": 60.0,
+            "resend_unsafe": "statuses",
+            "budget": {"per_success": 1.0, "per_second": 1.0, "cap": 100.0},
+            "wait": None,
+        },
+        "breaker": {
+            "failure_threshold": 5,
+            "cooldown": 60.0,
+            "failure_rate": 0.5,
+            "window": 10.0,
+            "min_attempts": None,
+            "half_open_probes": 1,
+            "success_threshold": 1,
+            "probe_lease": 10.0,
+            "cooldown_jitter": 0.0,
+            "max_cooldown": None,
+            "max_told_open": 300.0,
+            "slow_call": None,
+            "key": "platform",
+            "max_keys": 1000,
+        },
+        "rate_limit": {"rate": None, "per": 1.0, "max_waiters": 1000, "max_keys": 1000},
+        "metrics": True,
+        "log": True,
+    }
 
 
 def test_the_recommended_policy_is_what_the_docs_say_of_it():
@@ -181,6 +188,21 @@ def test_a_refusal_names_the_argument_the_value_and_what_is_wanted(kind, values,
     message = refusal(kind, **values)
     assert says in message
     assert message.startswith(f"{kind.__name__}({next(iter(values))}=")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (RetryPolicy, {"base_delay": 0, "max_delay": 0, "max_retry_after": 0}),
+        (RetryBudget, {"per_success": 0, "per_second": 0, "cap": 1}),
+        (BreakerPolicy, {"cooldown": 0, "failure_rate": 0, "cooldown_jitter": 0, "max_told_open": 0}),
+        (BreakerPolicy, {"failure_rate": 1, "cooldown_jitter": 1, "max_cooldown": 60.0}),
+        (RateLimitPolicy, {"max_waiters": 0}),
+    ],
+)
+def test_what_lies_on_the_border_is_allowed(kind, values):
+    policy = kind(**values)
+    assert {name: getattr(policy, name) for name in values} == values
 
 
 def test_an_attempt_limit_that_the_total_never_lets_it_reach_is_refused():

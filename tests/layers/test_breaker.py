@@ -7,7 +7,7 @@ import pickle
 import anyio
 import pytest
 
-from aragora_transport import BreakerPolicy, CircuitOpenError, TimeoutPolicy
+from aragora_transport import BreakerPolicy, CircuitOpenError, DeadlineExceededError, TimeoutPolicy
 from aragora_transport.layers import BreakerTransport, DeadlineTransport, TimeoutTransport
 from aragora_transport.testing import Hang, Reply
 
@@ -147,13 +147,19 @@ async def test_an_attempt_timeout_is_a_failure(world, platform):
     assert world.clock.monotonic() == 2.0
 
 
-async def test_a_platform_that_keeps_silent_until_the_callers_deadline_is_a_failure(world, platform):
-    timeout = world.layer(TimeoutTransport, platform.network)
-    layer = platform.breaker(timeout, failure_threshold=1)
-    layer = world.layer(DeadlineTransport, layer, policy=TimeoutPolicy(total=2.0))
-    await platform.answers(layer, Hang())
+@pytest.mark.parametrize("limited", [True, False], ids=["with an attempt limit", "without"])
+async def test_a_platform_that_is_silent_until_the_callers_deadline_is_a_failure(
+    async_world, platform, limited
+):
+    """Whoever it is that ends the attempt then: a layer below, or a cancellation from above."""
+    below = async_world.layer(TimeoutTransport, platform.network) if limited else None
+    layer = platform.breaker(below, failure_threshold=1)
+    layer = async_world.layer(DeadlineTransport, layer, policy=TimeoutPolicy(total=2.0))
+    platform.answer = Hang()
+    with pytest.raises(DeadlineExceededError):
+        await async_world.get(layer)
+    assert async_world.clock.monotonic() == 2.0
     assert await platform.refuses(layer)
-    assert world.clock.monotonic() == 2.0
 
 
 async def test_a_cancelled_call_is_neither(async_world, platform):

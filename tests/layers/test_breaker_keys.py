@@ -143,6 +143,15 @@ async def test_after_a_reset_a_circuit_opens_for_its_cooldown_again(world, platf
     assert stack.circuits()["test"]["next_probe_in"] == 60.0
 
 
+async def test_isolating_an_open_circuit_is_no_change_and_makes_it_stay_open(world, platform):
+    stack = world.stack(platform.network, policy=bare())
+    await platform.answers(stack, 503)
+    stack.isolate()
+    assert changes(world) == [("test", "closed", "open")]
+    world.clock.advance(1e6)
+    assert await platform.refuses(stack)
+
+
 async def test_one_key_is_isolated_alone(world, platform):
     stack = world.stack(platform.network, policy=bare(key="host"))
     stack.isolate("bad.test")

@@ -203,6 +203,17 @@ async def test_stacks_that_share_a_storage_open_and_close_together(world, platfo
     assert shared.state == "closed"
 
 
+async def test_what_one_has_isolated_another_may_reset(world, platform):
+    shared = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+    one = with_state(world, platform, storage=lambda key: shared)
+    other = with_state(world, platform, storage=lambda key: shared)
+    one.isolate()
+    assert await platform.refuses(other)
+    other.reset()
+    await platform.answers(one, 200, 503, 503)
+    assert one.circuits()["test"]["next_probe_in"] == 60.0
+
+
 async def test_a_late_success_does_not_close_what_another_has_opened(async_world, platform):
     """It began while both were closed, and ends after the other one has opened what they share."""
     world = async_world

@@ -12,7 +12,7 @@ import pytest
 from aragora_transport import Policy, RateLimitPolicy, RetryPolicy, call_options
 from aragora_transport.events import RateLimitWaited
 from aragora_transport.layers import RateLimitTransport, RetryTransport
-from aragora_transport.profile import Profile
+from aragora_transport.profile import Judgement, Profile
 from aragora_transport.testing import Reply
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +121,46 @@ async def test_all_who_wait_leave_in_the_order_of_their_arrival_and_paced(async_
     # The pace begins low, for the platform may be unwilling still, and doubles.
     assert sum(time < times[0] + 0.04 for time in times) == 1
     assert times[-1] < 6.0
+
+
+async def test_who_comes_while_others_leave_goes_to_the_end_of_the_line(async_world, arrive):
+    world = async_world
+    network = world.scripted(limited(5), 200)
+    layer = world.layer(RateLimitTransport, network)
+    await world.get(layer)
+    network.sent.clear()
+
+    async def latecomer(client, number):
+        await world.clock.sleep(5.0 + 0.01 * number)
+        await client.get(f"{URL}{1000 + number}")
+
+    async with world.client(layer) as client, anyio.create_task_group() as tasks:
+        for number in range(1, 10):
+            tasks.start_soon(latecomer, client, number)
+        await arrive(layer, 30)
+    assert order(network) == [*range(30), *range(1001, 1010)]
+
+
+async def test_after_another_429_the_pace_begins_low_again(async_world, arrive):
+    world = async_world
+    network = world.scripted(limited(5), *[200] * 20, limited(5), 200)
+    layer = world.layer(RateLimitTransport, network)
+    await world.get(layer)
+    await arrive(layer, 50)
+    later = [sent.at for sent in network.sent if sent.at > 10.0]
+    assert len(later) == 29
+    assert sum(time < later[0] + 0.04 for time in later) == 1
+
+
+async def test_a_wait_that_is_told_for_another_reason_holds_nobody(world):
+    """A profile knows; plain HTTP goes by the status."""
+    answers = iter([Judgement(verdict="failure", wait=5.0), Judgement(verdict="success")])
+    profile = Profile(classify=lambda response, body: next(answers))
+    network = world.scripted(200)
+    layer = world.layer(RateLimitTransport, network, profile=profile)
+    await world.get(layer)
+    await world.get(layer)
+    assert world.clock.monotonic() == 0.0
 
 
 async def test_a_platform_that_is_unwilling_still_is_asked_once_and_not_by_all(async_world):

@@ -127,6 +127,7 @@ class Sockets:
         self.blocking: bool = world.blocking
         self.registry = CollectorRegistry()
         self.events: list[Any] = []
+        self._bodies: list[Any] = []
 
     def network(self, *, connections: int | None = 1, **keywords: Any) -> Any:
         """The flavour's own transport, by default with a pool of one: whatever leaks is missed at once."""
@@ -172,6 +173,8 @@ class Sockets:
         else:
             async with client:
                 yield Caller(self.world, client, network, stack)
+        for body in self._bodies:  # nobody else would: httpx gives up a generator that it has begun to read
+            await body.aclose()
 
     def body(self, *pieces: bytes) -> Any:
         """A body that can be read once: a generator of the client's kind."""
@@ -182,7 +185,8 @@ class Sockets:
             for piece in pieces:
                 yield piece
 
-        return generator()
+        self._bodies.append(generator())
+        return self._bodies[-1]
 
     async def wait(self, function: Any, *arguments: Any) -> Any:
         """Call something that blocks, without holding up the event loop where there is one."""

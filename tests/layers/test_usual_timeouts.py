@@ -1,0 +1,213 @@
+"""A client sends the same timeouts with every request: from the second one on layers take a shorter way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
+from aragora_transport.layers import RetryTransport, TimeoutTransport
+from aragora_transport.testing import Hang, Reply
+
+pytestmark = pytest.mark.anyio
+
+STALLS = Reply(body=(b"one ", b"two"), between=1.0, stall=True)
+
+
+class Heedless:
+    """A network to which httpx's timeouts mean nothing: only ours end what it does not."""
+
+    def __init__(self, below):
+        self.below = below
+        self.flavor = below.flavor
+
+    async def handle_async_request(self, request):
+        return await self.below.handle_async_request(self.flavor.module.Request(request.method, request.url))
+
+
+@pytest.fixture
+def async_world(every_async_world):
+    return every_async_world
+
+
+@pytest.fixture(params=[6.0, 30.0])
+def policy(request):
+    """The attempt limit is shorter than that of the body, or longer."""
+    return TimeoutPolicy(attempt=request.param, body_idle=8.0)
+
+
+async def second(world, policy, *steps, **retry):
+    """A client that has sent its first request; `steps` follow."""
+    network = world.scripted(200, *steps)
+    transport = world.layer(TimeoutTransport, Heedless(network), policy=policy)
+    if retry:
+        transport = world.layer(RetryTransport, transport, policy=RetryPolicy(**retry))
+    client = world.client(transport, timeout=5.0)
+    assert (await client.get("http://platform.test/")).status_code == 200
+    world.began = world.clock.monotonic()
+    return client
+
+
+def passed(world):
+    return world.clock.monotonic() - world.began
+
+
+async def opened(client, **keywords):
+    request = client.build_request("GET", "http://platform.test/", **keywords)
+    return await client.send(request, stream=True)
+
+
+async def late(awaitable):
+    with pytest.raises(DeadlineExceededError) as caught:
+        await awaitable
+    return caught.value
+
+
+async def test_an_attempt_ends_at_its_limit(async_world, policy):
+    client = await second(async_world, policy, Hang())
+    error = await late(client.get("http://platform.test/"))
+    assert (error.limit, error.seconds) == ("attempt", policy.attempt)
+    assert passed(async_world) == pytest.approx(policy.attempt)
+
+
+async def test_a_body_ends_at_the_limit_on_its_silence(async_world, policy):
+    client = await second(async_world, policy, STALLS)
+    error = await late(client.get("http://platform.test/"))
+    assert (error.limit, error.seconds) == ("body_idle", 8.0)
+    assert passed(async_world) == pytest.approx(10.0)
+
+
+async def test_a_body_that_drips_may_take_as_long_as_it_likes(async_world, policy):
+    client = await second(async_world, policy, Reply(body=(b"x",) * 20, between=7.9))
+    answer = await client.get("http://platform.test/")
+    assert answer.content == b"x" * 20
+
+
+@pytest.mark.parametrize("pause", [0.5, 7.0, 500.0])
+async def test_the_pauses_of_the_caller_neither_end_nor_lift_the_limit(async_world, policy, pause):
+    client = await second(async_world, policy, STALLS)
+    answer = await opened(client)
+    chunks = answer.aiter_raw()
+    assert await anext(chunks) == b"one "
+    await async_world.clock.sleep(pause)  # nobody interrupts this
+    assert await anext(chunks) == b"two"
+    await async_world.clock.sleep(pause)
+    error = await late(anext(chunks))
+    assert error.limit == "body_idle"
+    assert passed(async_world) == pytest.approx(1.0 + 1.0 + 8.0 + 2 * pause)
+    await answer.aclose()
+
+
+async def test_another_timeout_or_option_has_limits_of_its_own(async_world, policy):
+    client = await second(async_world, policy, Hang())
+    for keywords, seconds in (
+        ({"timeout": 60.0}, 60.0),
+        ({}, policy.attempt),
+        ({"extensions": call_options(attempt_timeout=2.0)}, 2.0),
+        ({}, policy.attempt),
+    ):
+        async_world.began = async_world.clock.monotonic()
+        await late(client.get("http://platform.test/", **keywords))
+        assert passed(async_world) == pytest.approx(seconds)
+
+
+async def test_a_task_goes_on_undisturbed_after_whatever_became_of_its_body(async_world, policy):
+    world = async_world
+    dies = Reply(body=(b"x", b"y"), then=world.httpx.ReadError)
+    client = await second(world, policy, STALLS, dies, STALLS, Reply(body=b"good"))
+    answer = await opened(client)
+    chunks = answer.aiter_raw()
+    await anext(chunks)
+    await chunks.aclose()
+    await answer.aclose()  # early
+    await world.clock.sleep(500.0)
+    with pytest.raises(world.httpx.ReadError):
+        await client.get("http://platform.test/")
+    await world.clock.sleep(500.0)
+    await late(client.get("http://platform.test/"))
+    await world.clock.sleep(500.0)
+    assert (await client.get("http://platform.test/")).content == b"good"
+    await world.clock.sleep(500.0)
+    if world.backend == "asyncio":
+        assert asyncio.current_task().cancelling() == 0
+
+
+async def test_the_wait_before_a_retry_is_no_silence_of_the_body_before_it(async_world, policy):
+    client = await second(async_world, policy, Reply(status=503, body=b"down"), 200, base_delay=25.0)
+    assert (await client.get("http://platform.test/")).status_code == 200
+    assert 25.0 <= passed(async_world) <= 27.5
+
+
+async def test_limits_of_calls_under_way_at_once_end_each_its_own(async_world, policy):
+    world = async_world
+    client = await second(world, policy, Hang(), STALLS, Reply(body=(b"x",) * 9, between=7.0))
+    ended = {}
+
+    async def call(name):
+        try:
+            ended[name] = (await client.get("http://platform.test/")).content
+        except DeadlineExceededError as error:
+            ended[name] = error.limit, passed(world)
+
+    async with anyio.create_task_group() as tasks:
+        for name in ("hangs", "stalls", "drips"):
+            tasks.start_soon(call, name)
+    assert sorted(ended.values(), key=str) == [
+        ("attempt", pytest.approx(policy.attempt)),
+        ("body_idle", pytest.approx(10.0)),
+        b"x" * 9,
+    ]
+
+
+async def test_a_body_may_be_read_by_another_task_than_the_one_that_sent_the_request(async_world, policy):
+    client = await second(async_world, policy, STALLS)
+    answer = await opened(client)
+    errors = []
+
+    async def another():
+        errors.append(await late(answer.aread()))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(another)
+        await async_world.clock.sleep(500.0)
+    assert [error.limit for error in errors] == ["body_idle"]
+
+
+async def test_a_reader_that_is_cancelled_is_cancelled_by_nobody_else_later(async_world, policy):
+    client = await second(async_world, policy, STALLS, 200)
+    answer = await opened(client)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await answer.aread()
+    assert scope.cancelled_caught
+    await async_world.clock.sleep(500.0)
+    await answer.aclose()
+    assert (await client.get("http://platform.test/")).status_code == 200
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("step", [Hang(), STALLS], ids=["attempt", "body"])
+async def test_when_both_are_over_at_once_the_callers_limit_goes_first(async_world, policy, step, first):
+    world = async_world
+    client = await second(world, policy, step)
+    world.clock._auto = False
+    scope = anyio.CancelScope()
+    seen = []
+
+    async def call():
+        with scope:
+            await client.get("http://platform.test/")
+        seen.append(scope.cancelled_caught)
+
+    def ours():
+        world.clock.advance(100.0)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        for _ in range(50):  # as far as it gets
+            await anyio.lowlevel.checkpoint()
+        for end in (ours, scope.cancel) if first == "ours" else (scope.cancel, ours):
+            end()
+    assert seen == [True]
