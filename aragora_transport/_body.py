@@ -66,7 +66,9 @@ class _AsyncBody(_Body):
             # The attempt's alarm, which lies at rest, goes on as that of the body.
             alarm.task = task = current_task()
             alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # bodies are read in tasks
-            alarm.due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            alarm.due = due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            if alarm.queued > due:
+                alarm.bench.queue(alarm)  # its time had come while it was at rest
             chunk: bytes = await self._chunks.__anext__()
             if alarm.rang:
                 alarm.rest()
@@ -149,10 +151,11 @@ class _BlockingBody(_Body):
             chunks = iter(self.inner)
             extensions: dict[str, Any] | None = self._extensions
             theirs = self._extensions.get("timeout")
-            self._clamp_read(theirs)
             while True:
                 self._check_deadline()
                 due = self.due()
+                if extensions is not None:
+                    self._clamp_read(theirs)
                 if clock.manual:
                     clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
                 try:

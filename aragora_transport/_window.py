@@ -31,12 +31,13 @@ class Window:
 
     def clear(self) -> None:
         """Forget every outcome."""
-        self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
-        self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
-        self._newest: list[int] = [-1, 0, 0]
-        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
-        self._attempts = 0
-        self._failures = 0
+        with self._lock:
+            self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
+            self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
+            self._newest: list[int] = [-1, 0, 0]
+            self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
+            self._attempts = 0
+            self._failures = 0
 
     def take_in(self) -> None:
         """Count the successes that were only noted so far."""

@@ -59,13 +59,21 @@ async def test_every_attempt_is_on_the_record_with_its_seconds_and_the_wait_afte
     assert call.total_seconds == pytest.approx(world.clock.monotonic())
 
 
-async def test_an_attempt_that_was_planned_and_never_made_is_not_on_the_record(world):
-    network = world.scripted(Reply(status=429, headers={"retry-after": "5"}, body=b"later"))
-    nobody_waits = Policy(rate_limit=RateLimitPolicy(max_waiters=0))
-    answer = await world.get(world.stack(network, policy=nobody_waits))
-    assert (answer.status_code, answer.content, len(network.sent)) == (429, b"later", 1)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_attempt_that_was_planned_and_never_made_is_not_on_the_record(world, status):
+    network = world.scripted(Reply(status=status, headers={"retry-after": "5"}, body=b"later"))
+    nobody_waits_at_the_gate = Policy(rate_limit=RateLimitPolicy(max_waiters=0))
+    stack = world.stack(
+        network,
+        policy=nobody_waits_at_the_gate,
+        # As if others had opened the circuit while this call waits for its second attempt.
+        on_event=lambda event: stack.isolate() if getattr(event, "told", False) and status == 503 else None,
+    )
+    answer = await world.get(stack)
+    assert (answer.status_code, answer.content, len(network.sent)) == (status, b"later", 1)
     (attempt,) = record(answer).attempts
-    assert (attempt.status, attempt.wait) == (429, 5.0)
+    assert (attempt.status, attempt.wait >= 5.0) == (status, True)
+    assert world.clock.monotonic() == 0.0
 
 
 async def test_the_record_grows_until_the_body_has_ended(world):

@@ -226,10 +226,11 @@ async def test_any_status_can_be_one_that_is_sent_again(world, layer, how):
 
 
 async def test_what_a_profile_does_not_judge_is_judged_as_plain_http(world):
-    network = world.scripted(503, 200)
-    profile = Profile(classify=lambda response, body: None)
-    assert (await world.get(world.stack(network, profile=profile))).status_code == 200
-    assert len(network.sent) == 2
+    network = world.scripted(Reply(status=503, headers={"retry-after": "7"}), 200)
+    stack = world.stack(network, profile=Profile(classify=lambda response, body: None))
+    assert (await world.get(stack)).status_code == 200
+    assert network.sent[1].at >= 7.0
+    assert stack.circuits()["test"]["cause"] == "503"
 
 
 async def test_the_profile_names_the_rate_limit_bucket(world):

@@ -6,7 +6,7 @@ import random
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -149,6 +149,13 @@ RETRIES = st.builds(
     timeout=st.builds(TimeoutPolicy, attempt=st.just(30.0), total=st.none() | st.floats(1.0, 200.0)),
     rate_limit=st.sampled_from([None, RateLimitPolicy()]),
     seed=st.integers(0, 99),
+)
+@example(
+    steps=[Reply(status=503, headers={"retry-after": "60"}, after=29.999)],
+    retry=RetryPolicy(),
+    timeout=TimeoutPolicy(),
+    rate_limit=None,
+    seed=0,
 )
 def test_no_call_takes_longer_or_sends_more_than_the_worst_case(steps, retry, timeout, rate_limit, seed):
     if timeout.total is not None and timeout.total < 30.0:

@@ -245,8 +245,6 @@ class FaultServer:
             await connection.pause(None)
         elif wire.end == "reset":
             connection.reset()
-        elif wire.end == "close":
-            connection.close()
 
 
 def _failure(status: int, error: Exception) -> Answer:

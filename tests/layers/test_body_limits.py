@@ -223,3 +223,29 @@ async def test_a_reader_that_is_cancelled_is_cancelled_and_its_limit_rings_no_mo
     await world.clock.sleep(500.0)
     await reading.close()
     assert network.open_responses == 0
+
+
+async def test_time_that_is_over_ends_a_body_whose_next_chunk_is_there(world):
+    reading = await opened(world, limited(world, world.scripted(Reply(body=(b"one ", b"two"))), total=10.0))
+    await reading.next()
+    await reading.pause(500.0)
+    assert (await ends_late(reading)).limit == "total"
+    assert reading.read == b"one "
+
+
+async def test_time_that_is_over_before_a_body_is_asked_for_leaves_httpxs_timeouts_as_they_were(world):
+    reading = await opened(world, limited(world, world.scripted(Reply(body=b"x")), total=10.0))
+    dictionary = reading.answer.request.extensions["timeout"]
+    await reading.pause(500.0)
+    assert (await ends_late(reading)).limit == "total"
+    assert reading.answer.request.extensions["timeout"] is dictionary
+
+
+async def test_a_body_that_is_closed_early_leaves_no_generator_to_be_cleaned_up(async_world):
+    world = async_world
+    layer = limited(world, world.scripted(STALLS), body_idle=8.0)
+    # Without a client: httpx's own generators are not for closing early.
+    answer = await layer.handle_async_request(world.httpx.Request("GET", "http://platform.test/"))
+    assert await anext(aiter(answer.stream)) == b"one "
+    await answer.aclose()
+    del answer  # trio would warn of it here

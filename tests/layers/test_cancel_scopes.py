@@ -8,7 +8,7 @@ import anyio
 import pytest
 import trio
 
-from aragora_transport import DeadlineExceededError, Policy, RetryPolicy, TimeoutPolicy
+from aragora_transport import DeadlineExceededError, Policy, RetryPolicy, TimeoutPolicy, call_options
 from aragora_transport.layers import DeadlineTransport, TimeoutTransport
 from aragora_transport.testing import Hang, Reply
 
@@ -173,10 +173,11 @@ async def test_limits_of_many_tasks_end_each_its_own(held):
     network = held.scripted(Hang())
     ended = {}
 
+    layer = attempt_limit(held, network)
+
     async def call(seconds):
-        layer = held.layer(TimeoutTransport, network, policy=TimeoutPolicy(attempt=seconds))
         with pytest.raises(DeadlineExceededError):
-            await held.get(layer)
+            await held.get(layer, extensions=call_options(attempt_timeout=seconds))
         ended[seconds] = held.clock.monotonic()
 
     async with anyio.create_task_group() as tasks:

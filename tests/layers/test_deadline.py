@@ -16,6 +16,7 @@ from aragora_transport import (
     call_options,
 )
 from aragora_transport.layers import DeadlineTransport, RetryTransport
+from aragora_transport.sync import Driver
 from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +45,16 @@ async def test_a_call_without_an_answer_ends_at_its_limit(world):
     assert error.request.url.host == "platform.test"
     assert "total limit of 12 s" in str(error)
     assert world.clock.monotonic() == pytest.approx(12.0)
+
+
+def test_a_thread_s_request_that_came_without_timeouts_leaves_without(blocking_world):
+    world = blocking_world
+    network = world.scripted(200)
+    layer = world.layer(DeadlineTransport, network, policy=TimeoutPolicy(total=12.0))
+    request = world.httpx.Request("GET", "http://platform.test/")
+    assert Driver(layer).handle_request(request).status_code == 200
+    assert set(network.sent[0].extensions["timeout"].values()) == {12.0}
+    assert request.extensions == {}
 
 
 async def test_there_is_no_limit_unless_one_is_given(world):

@@ -11,6 +11,7 @@ from aragora_transport import (
     BreakerPolicy,
     CircuitOpenError,
     Policy,
+    Profile,
     RateLimitedError,
     RetryPolicy,
     call_options,
@@ -51,8 +52,11 @@ def extras(record):
     return {name: value for name, value in vars(record).items() if name not in STANDARD}
 
 
-async def test_a_straight_success_is_not_logged(world, caplog):
-    await world.get(world.stack(world.scripted(Reply(body=b"fine"))))
+@pytest.mark.parametrize(
+    "profile", [None, Profile(classify=lambda response, body: None)], ids=["plain", "judged"]
+)
+async def test_a_straight_success_is_not_logged(world, caplog, profile):
+    await world.get(world.stack(world.scripted(Reply(body=b"fine")), profile=profile))
     assert ours(caplog) == []
 
 

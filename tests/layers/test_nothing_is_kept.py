@@ -146,7 +146,8 @@ async def read(world, transport, request):
 async def call(world, transport, seen, method, content):
     """One call, of which nothing is left but what it says."""
     content = generator(world) if content == "generator" else content
-    request = world.httpx.Request(method, "http://platform.test/", content=content)
+    timeouts = {"timeout": world.httpx.Timeout(5.0).as_dict()}
+    request = world.httpx.Request(method, "http://platform.test/", content=content, extensions=timeouts)
     try:
         answer = seen.note(await read(world, transport, request))
     except Exception as error:  # noqa: BLE001  # what it is, is no question here
@@ -156,23 +157,27 @@ async def call(world, transport, seen, method, content):
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("total", [None, 500.0])
-async def test_nothing_of_a_call_outlives_it_but_its_record(world, no_collector, name, total):
+@pytest.mark.parametrize("limits", ["attempt", "total", "usual"])
+async def test_nothing_of_a_call_outlives_it_but_its_record(world, no_collector, name, limits):
     steps, method, content = CALLS[name]
 
     def refuse(event):
         if method == "REFUSED" and isinstance(event, RetryScheduled):
             transport.isolate()
 
+    if limits == "usual":  # the second of two requests with the same timeouts
+        steps = [200, *steps]
     network = world.scripted(*script(world, steps))
     seen = Seen(network)
     policy = Policy(
-        timeout=TimeoutPolicy(attempt=7.0, body_idle=7.0, total=total),
+        timeout=TimeoutPolicy(attempt=7.0, body_idle=7.0, total=500.0 if limits == "total" else None),
         # A retry that does not wait meets its open circuit below, as an error.
         retry=RetryPolicy(budget=None, base_delay=0.0 if method == "REFUSED" else 1.0),
         breaker=BreakerPolicy(failure_threshold=100),
     )
     transport = world.stack(seen, policy=policy, on_event=[world.events.append, refuse])
+    if limits == "usual":
+        await call(world, transport, seen, "GET", None)
     record = await call(world, transport, seen, "GET" if method == "REFUSED" else method, content)
     network.sent.clear()  # what a scripted network remembers for its test
     await settle()

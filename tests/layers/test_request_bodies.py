@@ -99,7 +99,7 @@ def one_shot(world, kind):
 
 
 def layer(world, network):
-    return world.layer(RetryTransport, network, policy=RetryPolicy(base_delay=0, resend_unsafe="always"))
+    return world.layer(RetryTransport, network, policy=RetryPolicy(base_delay=0))
 
 
 ONE_SHOTS = ["generator", "file", "stream"]

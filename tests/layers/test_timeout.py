@@ -79,7 +79,8 @@ async def test_an_answer_that_comes_too_late_is_none(world):
 
 async def test_headers_that_drip_satisfy_httpx_but_not_the_limit(async_world):
     world = async_world
-    await failure(world, limited(world, Drips(world, 60.0), attempt=7.5))
+    error = await failure(world, limited(world, Drips(world, 60.0), attempt=7.5))
+    assert (error.limit, error.seconds) == ("attempt", 7.5)
     assert world.clock.monotonic() == pytest.approx(7.5)
     answer = await world.get(limited(world, Drips(world, 6.0), attempt=7.5))
     assert answer.content == b"at last"

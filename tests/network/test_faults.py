@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
@@ -169,6 +171,8 @@ async def test_silence_ends_at_our_attempt_limit_where_httpx_has_none(sockets, t
                 assert isinstance(error, DeadlineExceededError)
                 assert isinstance(error, sockets.httpx.TimeoutException)
                 assert (error.limit, error.attempt) == ("attempt", 1)
+            if sockets.world.kind == "asyncio":
+                assert asyncio.current_task().cancelling() == 0  # nothing of it is left on the task
             await answers_as_before(caller, server.url)
 
 

@@ -12,8 +12,8 @@ import weakref
 import anyio
 import pytest
 
-from aragora_transport import BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy
-from aragora_transport.testing import Hang, Reply
+from aragora_transport import BreakerPolicy, Policy, RetryPolicy, TimeoutPolicy, resilient
+from aragora_transport.testing import Hang, Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +88,17 @@ async def test_a_call_leaves_no_request_answer_or_error_behind(world, collector_
     await call(world, stack)
     kept = [*await call(world, stack), *await call(world, stack)]
     await call(world, stack)  # asyncio keeps a task's last cancellation until the next one
+    assert [one() for one in kept] == [None] * 4
+
+
+@pytest.mark.parametrize("async_world", ["asyncio-httpx", "asyncio-httpx2"], indirect=True)
+async def test_a_body_that_falls_silent_leaves_nothing_behind_in_real_time(async_world, collector_off):
+    """There the alarm of the attempt goes on as that of the body."""
+    network = ScriptedTransport(Reply(body=b"fi", stall=True), flavor=async_world.flavor_name)
+    policy = Policy(timeout=TimeoutPolicy(attempt=30.0, body_idle=0.01))
+    stack = resilient("test", network, policy=policy, registry=async_world.registry)
+    kept = [*await call(async_world, stack), *await call(async_world, stack)]
+    await call(async_world, stack)  # as above
     assert [one() for one in kept] == [None] * 4
 
 

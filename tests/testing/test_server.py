@@ -624,6 +624,24 @@ def test_waiting_for_requests_sees_one_that_is_not_answered_yet(call):
         assert isinstance(hanging.exception(), httpx.RemoteProtocolError)
 
 
+def test_a_wait_is_woken_by_each_piece_of_a_body(call):
+    seen = [threading.Event() for _ in range(4)]
+
+    def all_read():
+        size = server.requests[0].body_size if server.requests else None
+        if size is not None:
+            seen[size].set()
+        return size == 3
+
+    with FaultServer() as server, raw_client(server) as sock:
+        woken = call(server.wait_until, all_read, timeout=60)
+        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n")
+        for size_seen, piece in zip(seen, (b"a", b"b", b"c"), strict=False):
+            assert size_seen.wait(30)
+            sock.sendall(piece)
+        woken.result(timeout=30)
+
+
 def test_a_wait_in_vain_says_what_there_is_instead(call):
     with FaultServer(200, stalled_headers()) as server, a_client() as client:
         client.get(server.url)
@@ -743,7 +761,10 @@ def test_what_is_no_request_is_answered_with_400_and_raised_at_the_end(sent, mes
     server = FaultServer().__enter__()
     with raw_client(server) as sock:
         sock.sendall(sent)
-        assert sock.recv(1000).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        head, *_ = sock.recv(1000).split(b"\r\n\r\n")
+        first, *headers = head.split(b"\r\n")
+        assert first == b"HTTP/1.1 400 Bad Request"
+        assert b"Connection: close" in headers
         server.wait_until(lambda: server.open_connections == 0)
     with pytest.raises(BadRequestError, match=message):
         server.close()
