@@ -87,20 +87,22 @@ class _AsyncBody(_Body):
                 hook(call, None, True)
             raise
         except BaseException as error:
-            rang = False
-            if alarm is not None:
-                call.alarm = None
-                rang = alarm.stop(error)
-            if rang:
-                late = self.too_late()
-                self.end(late, complete=False)
-                try:
-                    raise late from None
-                finally:
-                    del late  # its traceback refers to this frame: the two would keep each other alive
-            self.end(error, complete=False)
+            self._failed(error)
             raise
         return chunk
+
+    def _failed(self, error: BaseException) -> None:
+        """Tell of it, and raise our own error in its place where it is an alarm's doing."""
+        alarm, self.call.alarm = self.call.alarm, None
+        if alarm is None or not alarm.stop(error):
+            self.end(error, complete=False)
+            return
+        late = self.too_late()
+        self.end(late, complete=False)
+        try:
+            raise late from None
+        finally:
+            del late  # its traceback refers to this frame: the two would keep each other alive
 
     async def _next(self) -> bytes:
         """The next chunk where no alarm was left on the call: no limit, a deadline, or trio."""

@@ -46,6 +46,6 @@ class State:
 
             self.circuits = Circuits(policy.breaker, clock, self.rng, listeners=listeners, storage=storage)
         if policy.rate_limit is not None:
-            self.gates = Gates(clock, self.rng, policy.rate_limit.max_keys)
+            self.gates = Gates(clock, self.rng, policy.rate_limit)
         if policy.retry is not None and policy.retry.budget is not None:
             self.budget = Budget(policy.retry.budget, clock)

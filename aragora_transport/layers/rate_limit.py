@@ -51,15 +51,15 @@ class RateLimitTransport(Layer):
         self._max_wait = max_retry_after
         self._profile = profile
         self._plain = profile.plain
-        self._keyed = profile.rate_key is not None
-        self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy.max_keys)  # noqa: S311  # jitter
+        self._looks = profile.rate_key is not None or policy.rate is not None
+        self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy)  # noqa: S311  # jitter
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
         if call is None:
             return await self._alone(request, RateLimitTransport.handle_async_request)
-        # With one bucket, and no 429 yet, there is no gate to look for.
-        if self._gates or self._keyed or call.options.rate_key is not None:
+        # With one bucket, no rate to keep and no 429 yet there is no gate to look for.
+        if self._gates or self._looks or call.options.rate_key is not None:
             key = self._key(request, call)
             await self._pass(key, request, call)
         else:
@@ -73,8 +73,8 @@ class RateLimitTransport(Layer):
         return response
 
     async def _pass(self, key: str, request: Any, call: Call) -> None:
-        gate = self._gates.get(key)
-        if gate is not None and not gate.idle:
+        gate = self._gates.find(key)
+        if gate is not None and not gate.enter():
             call.gated = True  # until it is let through
             await self._wait(gate, key, request, call)
             call.gated = False
@@ -103,7 +103,7 @@ class RateLimitTransport(Layer):
                 call.emit(RateLimitWaited, key=key, seconds=waited, refused=False)
                 return
             reason = self._too_long(gate, call) or "deadline"
-        left = max(0.0, gate.opens_at - call.clock.monotonic())
+        left = max(0.0, gate.turn_at - call.clock.monotonic())
         call.emit(RateLimitWaited, key=key, seconds=left, refused=True)
         raise self.flavor.RateLimitedError(
             platform=call.platform,
@@ -116,8 +116,8 @@ class RateLimitTransport(Layer):
 
     def _too_long(self, gate: Gate, call: Call) -> str | None:
         now = call.clock.monotonic()
-        if gate.opens_at - now > self._max_wait:
+        if gate.turn_at - now > self._max_wait:
             return "wait_too_long"
-        if call.deadline is not None and max(now, gate.opens_at) >= call.deadline:
+        if call.deadline is not None and max(now, gate.turn_at) >= call.deadline:
             return "deadline"
         return None
