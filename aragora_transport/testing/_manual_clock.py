@@ -152,7 +152,7 @@ class ManualClock(Clock):
         entry = (due, next(self._numbers), _Timer(callback))
         with self._lock:
             heapq.heappush(self._timers, entry)
-            self._changed()
+            self._changes += 1
 
         def call_off() -> None:
             with self._lock:
