@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import pybreaker
@@ -78,7 +77,8 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
         """Nobody asks: when to probe is the gate's to say, by a clock that nobody sets."""
 
     @opened_at.setter
-    def opened_at(self, _: datetime) -> None: ...
+    def opened_at(self, datetime: object) -> None:
+        """By the wall clock, which is not asked."""
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
