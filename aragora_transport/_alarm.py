@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from aragora_transport._clock import Clock
 
-_TURNS = 20  # of the event loop, that a task is given to reach its next wait before it is cancelled
+# Of the event loop, that a task is given to reach its next wait before it is cancelled. A manual clock gives
+# everyone twice as many before it moves, so that a limit holds at its own time there.
+_TURNS = 10
 
 
 class Alarm(Protocol):

@@ -117,13 +117,12 @@ class LoopBell:
     def ring(self) -> None:
         self.run_soon(self._set)
 
-    def run_soon(self, callback: Callable[[], object]) -> bool:
-        """Run it in the event loop that made this bell; false when that is closed, with all that waited."""
+    def run_soon(self, callback: Callable[[], object]) -> None:
+        """Run it in the event loop that made this bell."""
         try:
             self._soon(callback)
         except RuntimeError:
-            return False
-        return True
+            pass  # that event loop is closed, and whatever waited in it with it
 
     def _set(self) -> None:
         self._event.set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aragora_transport._call import CallScope
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds
+from aragora_transport._flavor import flavor_of
 from aragora_transport._network import network
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
@@ -274,6 +275,17 @@ def _make(
     )
 
 
+def _below(platform: str, transport: Any, flavor: FlavorName, *, blocking: bool) -> Any:
+    if transport is None:
+        return network(flavor, blocking=blocking)
+    if flavor == "httpx2" and flavor_of(transport).name != flavor:
+        raise ValueError(
+            f"{platform}: flavor={flavor!r}, but {reprlib.repr(transport)} is httpx's; "
+            "give a transport of httpx2, or none"
+        )
+    return transport
+
+
 def resilient(
     platform: str,
     transport: Any = None,
@@ -302,7 +314,7 @@ def resilient(
 
     Raises `ValueError` or `TypeError` when the parts do not fit together.
     """
-    below = network(flavor, blocking=False) if transport is None else transport
+    below = _below(platform, transport, flavor, blocking=False)
     return _make(
         platform,
         below,
@@ -330,7 +342,7 @@ def resilient_sync(
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
     """The same for an `httpx.Client`; see `resilient`. `transport` is a blocking one."""
-    below = network(flavor, blocking=True) if transport is None else transport
+    below = _below(platform, transport, flavor, blocking=True)
     return BlockingStack(
         _make(
             platform,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -31,6 +32,14 @@ class OrdinaryClock(ManualClock):
     manual = False
 
 
+class HeedlessTransport(ScriptedTransport):
+    """Httpx's timeouts mean nothing to it, but to a thread: only our own limits end what it does not."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        bare = self.flavor.module.Request(request.method, request.url, stream=request.stream)
+        return await super().handle_async_request(bare)
+
+
 class World:
     """One kind of client, its flavour and a clock that the test owns."""
 
@@ -47,6 +56,10 @@ class World:
     def scripted(self, *steps: Any) -> ScriptedTransport:
         """A scripted network of this flavour, in this clock's time."""
         return ScriptedTransport(*steps, clock=self.clock, flavor=self.flavor_name)
+
+    def heedless(self, *steps: Any) -> ScriptedTransport:
+        """The same, but httpx's timeouts are lost on it."""
+        return HeedlessTransport(*steps, clock=self.clock, flavor=self.flavor_name)
 
     def layer(self, kind: Any, below: Any, **keywords: Any) -> Any:
         """One layer over a network, in this clock's time."""
@@ -94,6 +107,20 @@ class World:
                 return
             await anyio.lowlevel.checkpoint()
         raise AssertionError("it never came so far")
+
+    async def cancelled(self, far_enough: Any, function: Any, *arguments: Any) -> None:
+        """Run `function` in a task that is cancelled, once, when `far_enough()` is over."""
+        if self.kind == "trio":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(function, *arguments)
+                await far_enough()
+                tasks.cancel_scope.cancel()
+            return
+        task = asyncio.create_task(function(*arguments))  # a scope of anyio would cancel it again and again
+        await far_enough()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     def sample(self, name: str, **labels: str) -> float:
         """The value of a metric in `registry`, 0 where there is none."""

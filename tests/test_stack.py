@@ -256,3 +256,8 @@ def test_a_transport_of_the_wrong_kind_is_refused_with_a_way_out(policy):
 def test_a_flavour_that_is_none_is_refused(make):
     with pytest.raises(ValueError, match="flavor='requests': it must be 'httpx' or 'httpx2'"):
         make("test", flavor="requests")
+
+
+def test_a_transport_of_the_other_flavour_is_refused():
+    with pytest.raises(ValueError, match="give a transport of httpx2, or none"):
+        resilient("x", httpx.AsyncHTTPTransport(), flavor="httpx2")

@@ -128,9 +128,8 @@ class Connection:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if (
-                    await self.readable()
-                ):  # bytes not asked for yet hide whether the client closes behind them
+                if await self.readable():
+                    # Bytes that nobody asked for yet hide whether the client closes behind them.
                     await self._loop.create_future()
                 raise ConnectionAbortedError
 
@@ -204,6 +203,7 @@ class Connection:
         return found
 
     async def _receive(self) -> None:
+        await asyncio.sleep(0)  # an upload that never pauses would keep the loop from everything else
         data = await self._loop.sock_recv(self._sock, _RECEIVE_BYTES)
         if not data:
             raise ConnectionAbortedError

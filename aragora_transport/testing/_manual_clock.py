@@ -46,17 +46,6 @@ class _Parked:
         return self.waiter.woken or self.due(now)
 
 
-class _Timer:
-    """A callback for some time, in the event loop that asked for it."""
-
-    __slots__ = ("bell", "callback", "thread")
-
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.bell = LoopBell()
-        self.callback = callback
-        self.thread = threading.get_ident()
-
-
 class ManualClock(Clock):
     """Owns every wait, timeout and cooldown of the layers that are given it as `clock=`.
 
@@ -79,8 +68,7 @@ class ManualClock(Clock):
         self._calls_parked = 0
         self._parked: dict[Bell, _Parked] = {}
         self._due: dict[int, deque[Bell]] = {}  # by thread: those to go on, one after the other
-        self._timers: list[tuple[float, int, _Timer]] = []
-        self._fired: set[_Timer] = set()  # their event loops have yet to show what came of it
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._changes = 0  # of anything that could keep time from moving
         self._mover: Bell | None = None
@@ -149,7 +137,8 @@ class ManualClock(Clock):
 
     def call_at(self, due: float, callback: Callable[[], object]) -> Callable[[], object]:
         """Run `callback` at `due`, in the event loop that asked."""
-        entry = (due, next(self._numbers), _Timer(callback))
+        ring = functools.partial(LoopBell().run_soon, callback)
+        entry: tuple[float, int, Callable[[], object]] = (due, next(self._numbers), ring)
         with self._lock:
             heapq.heappush(self._timers, entry)
             self._changes += 1
@@ -199,8 +188,7 @@ class ManualClock(Clock):
             if due is None or self._others_leave(bell):
                 self._mover = None
                 return False
-            if not self._others_run(bell):
-                self._move_to(due)
+            self._move_to(due)
             return True
 
     @staticmethod
@@ -214,22 +202,6 @@ class ManualClock(Clock):
             parked.leaves(self._now) and not self._holds_up(bell, parked.thread)
             for parked in self._parked.values()
         )
-
-    def _others_run(self, bell: Bell) -> bool:
-        """Whether another event loop has yet to run a callback that fell due."""
-        # One that was closed in the meantime never will.
-        self._fired = {timer for timer in self._fired if timer.bell.run_soon(int)}
-        return any(not self._holds_up(bell, timer.thread) for timer in self._fired)
-
-    def _run(self, timer: _Timer) -> None:
-        timer.callback()
-        # Only in the next round has the task gone on that the callback may have cancelled.
-        timer.bell.run_soon(functools.partial(self._ran, timer))
-
-    def _ran(self, timer: _Timer) -> None:
-        with self._lock:
-            self._fired.discard(timer)
-            self._changed()
 
     def _next_due(self) -> float | None:
         times = [
@@ -245,9 +217,7 @@ class ManualClock(Clock):
         self._now = max(self._now, now)
         self._changes += 1
         while self._timers and self._timers[0][0] <= self._now:
-            timer = heapq.heappop(self._timers)[2]
-            self._fired.add(timer)
-            timer.bell.run_soon(functools.partial(self._run, timer))
+            heapq.heappop(self._timers)[2]()
         self._line_up()
 
     def _line_up(self) -> None:

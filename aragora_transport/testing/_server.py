@@ -72,10 +72,12 @@ class FaultServer:
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         """Close; what went wrong in the server never hides what went wrong in the block."""
-        if error is not None and self._error is not None:
-            error.add_note(f"FaultServer: {self._error!r}")
-            self._error = None
-        self.close()
+        try:
+            self.close()
+        except Exception as own:
+            if error is None:
+                raise
+            error.add_note(f"FaultServer: {own!r}")
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Close every connection and the port; TimeoutError when a step's function holds the server longer.
@@ -89,9 +91,7 @@ class FaultServer:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(
-                f"FaultServer still runs after {timeout} s: does the function of a step block?"
-            )
+            raise TimeoutError(f"still running after {timeout} s: does the function of a step block?")
         error, self._error = self._error, None
         if error is not None:
             raise error

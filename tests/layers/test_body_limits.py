@@ -78,7 +78,7 @@ async def ends_late(reading):
 
 
 async def test_a_body_that_stalls_ends_at_the_limit_on_its_silence(world):
-    network = world.scripted(STALLS)
+    network = world.heedless(STALLS)
     reading = await opened(world, limited(world, network, body_idle=8.0))
     error = await ends_late(reading)
     assert isinstance(error, DeadlineExceededError)
@@ -91,13 +91,13 @@ async def test_a_body_that_stalls_ends_at_the_limit_on_its_silence(world):
 
 
 async def test_the_first_chunk_is_waited_for_no_longer_than_the_others(world):
-    reading = await opened(world, limited(world, world.scripted(Reply(stall=True)), body_idle=8.0))
+    reading = await opened(world, limited(world, world.heedless(Reply(stall=True)), body_idle=8.0))
     assert isinstance(await ends_late(reading), DeadlineExceededError)
     assert world.clock.monotonic() == pytest.approx(8.0)
 
 
 async def test_the_default_limit_on_silence_is_30_seconds(world):
-    reading = await opened(world, world.layer(TimeoutTransport, world.scripted(STALLS)))
+    reading = await opened(world, world.layer(TimeoutTransport, world.heedless(STALLS)))
     await ends_late(reading)
     assert world.clock.monotonic() == pytest.approx(32.0)
 
@@ -115,7 +115,7 @@ async def test_without_a_limit_a_body_may_pause_for_ever(world):
 
 
 async def test_the_pauses_of_the_caller_are_not_silence_of_the_platform(world):
-    network = world.scripted(Reply(body=(b"one ", b"two ", b"three"), between=1.0))
+    network = world.heedless(Reply(body=(b"one ", b"two ", b"three"), between=1.0))
     reading = await opened(world, limited(world, network, body_idle=2.0))
     await reading.next()
     await reading.pause(500.0)
@@ -137,7 +137,7 @@ async def test_the_pauses_of_the_caller_count_for_the_call_but_end_with_the_next
 
 
 async def test_the_limit_of_the_call_ends_a_body_that_never_does(world):
-    network = world.scripted(Reply(body=(b"x",) * 1000, between=1.0))
+    network = world.heedless(Reply(body=(b"x",) * 1000, between=1.0))
     reading = await opened(world, limited(world, network, total=10.5))
     error = await ends_late(reading)
     assert error.limit == "total"
@@ -147,7 +147,7 @@ async def test_the_limit_of_the_call_ends_a_body_that_never_does(world):
 
 
 async def test_whichever_limit_is_first_is_the_one_that_is_told(world):
-    reading = await opened(world, limited(world, world.scripted(STALLS), body_idle=8.0, total=9.0))
+    reading = await opened(world, limited(world, world.heedless(STALLS), body_idle=8.0, total=9.0))
     assert (await ends_late(reading)).limit == "total"
     assert world.clock.monotonic() == pytest.approx(10.0 if world.blocking else 9.0)
 
@@ -186,7 +186,7 @@ async def test_reading_a_body_leaves_httpxs_timeouts_as_they_were(world):
 
 
 async def test_a_body_that_stalls_is_told_with_the_call(world):
-    network = world.scripted(STALLS)
+    network = world.heedless(STALLS)
     stack = world.stack(network, policy=Policy(timeout=TimeoutPolicy(body_idle=8.0)))
     reading = await opened(world, stack, extensions=call_options(operation="read"))
     await ends_late(reading)
@@ -196,7 +196,7 @@ async def test_a_body_that_stalls_is_told_with_the_call(world):
 
 async def test_a_body_may_be_read_by_another_task_than_the_one_that_sent_the_request(async_world):
     world = async_world
-    network = world.scripted(STALLS)
+    network = world.heedless(STALLS)
     reading = await opened(world, limited(world, network, body_idle=8.0, total=20.0))
     errors = []
 
@@ -213,7 +213,7 @@ async def test_a_body_may_be_read_by_another_task_than_the_one_that_sent_the_req
 
 async def test_a_reader_that_is_cancelled_is_cancelled_and_its_limit_rings_no_more(async_world):
     world = async_world
-    network = world.scripted(STALLS)
+    network = world.heedless(STALLS)
     reading = await opened(world, limited(world, network, body_idle=8.0))
     await reading.next()
     with anyio.CancelScope() as scope:

@@ -123,7 +123,7 @@ async def what_ends(world, transport, network, scope, *endings):
 @pytest.mark.parametrize(("limit", "step"), LIMITS)
 @pytest.mark.parametrize("kind", ["native", "anyio"])
 async def test_the_callers_limit_is_the_callers(held, kind, limit, step):
-    network = held.scripted(step)
+    network = held.heedless(step)
     scope = scope_of(held, kind)
     assert await what_ends(held, limit(held, network), network, scope, scope.end) == ["scope"]
 
@@ -131,7 +131,7 @@ async def test_the_callers_limit_is_the_callers(held, kind, limit, step):
 @pytest.mark.parametrize(("limit", "step"), LIMITS)
 @pytest.mark.parametrize("kind", ["native", "anyio"])
 async def test_our_limit_is_ours(held, kind, limit, step):
-    network = held.scripted(step)
+    network = held.heedless(step)
     scope = scope_of(held, kind)
     ours = lambda: held.clock.advance(31.0)  # noqa: E731  # beside scope.end
     assert await what_ends(held, limit(held, network), network, scope, ours) == ["ours"]
@@ -141,7 +141,7 @@ async def test_our_limit_is_ours(held, kind, limit, step):
 @pytest.mark.parametrize("kind", ["native", "anyio"])
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 async def test_when_both_are_over_at_once_the_callers_goes_first(held, first, kind, limit, step):
-    network = held.scripted(step)
+    network = held.heedless(step)
     scope = scope_of(held, kind)
     endings = [lambda: held.clock.advance(31.0), scope.end]
     if first == "theirs":
@@ -150,7 +150,7 @@ async def test_when_both_are_over_at_once_the_callers_goes_first(held, first, ki
 
 
 async def test_a_task_goes_on_after_our_limit_as_if_it_had_never_been_cancelled(held):
-    network = held.scripted(Hang())
+    network = held.heedless(Hang())
     layer = attempt_limit(held, network)
     requests = []
 
@@ -170,7 +170,7 @@ async def test_a_task_goes_on_after_our_limit_as_if_it_had_never_been_cancelled(
 
 
 async def test_limits_of_many_tasks_end_each_its_own(held):
-    network = held.scripted(Hang())
+    network = held.heedless(Hang())
     ended = {}
 
     layer = attempt_limit(held, network)

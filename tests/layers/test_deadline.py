@@ -196,7 +196,7 @@ RANDOM = settings(
 async def test_no_call_is_over_later_than_told(async_world, script, total, base, calls):
     world = async_world
     script = [getattr(world.httpx, step) if isinstance(step, str) else step for step in script]
-    network = world.scripted(*script)
+    network = world.heedless(*script)
     retry = RetryPolicy(max_attempts=6, base_delay=base, budget=None)
     transport = stack(world, network, total, retry=retry)
     took = []

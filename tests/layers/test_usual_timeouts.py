@@ -7,24 +7,15 @@ import asyncio
 import anyio
 import pytest
 
-from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
-from aragora_transport.layers import RetryTransport, TimeoutTransport
+from aragora_transport import DeadlineExceededError, Policy, RetryPolicy, TimeoutPolicy, call_options
+from aragora_transport.events import CallFinished
+from aragora_transport.layers import DeadlineTransport, RetryTransport, TimeoutTransport
+from aragora_transport.profile import PLAIN, Profile
 from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
 
 STALLS = Reply(body=(b"one ", b"two"), between=1.0, stall=True)
-
-
-class Heedless:
-    """A network to which httpx's timeouts mean nothing: only ours end what it does not."""
-
-    def __init__(self, below):
-        self.below = below
-        self.flavor = below.flavor
-
-    async def handle_async_request(self, request):
-        return await self.below.handle_async_request(self.flavor.module.Request(request.method, request.url))
 
 
 @pytest.fixture
@@ -38,12 +29,13 @@ def policy(request):
     return TimeoutPolicy(attempt=request.param, body_idle=8.0)
 
 
-async def second(world, policy, *steps, **retry):
+async def second(world, policy, *steps, profile=PLAIN, **retry):
     """A client that has sent its first request; `steps` follow."""
-    network = world.scripted(200, *steps)
-    transport = world.layer(TimeoutTransport, Heedless(network), policy=policy)
+    network = world.heedless(200, *steps)
+    transport = world.layer(TimeoutTransport, network, policy=policy, profile=profile)
+    transport = world.layer(DeadlineTransport, transport)
     if retry:
-        transport = world.layer(RetryTransport, transport, policy=RetryPolicy(**retry))
+        transport = world.layer(RetryTransport, transport.below, policy=RetryPolicy(**retry))
     world.transport = transport
     client = world.client(transport, timeout=5.0)
     assert (await client.get("http://platform.test/")).status_code == 200
@@ -91,13 +83,14 @@ async def test_the_pauses_of_the_caller_neither_end_nor_lift_the_limit(async_wor
     client = await second(async_world, policy, STALLS)
     answer = await opened(client)
     chunks = answer.aiter_raw()
-    assert await anext(chunks) == b"one "
     await async_world.clock.sleep(pause)  # nobody interrupts this
+    assert await anext(chunks) == b"one "
+    await async_world.clock.sleep(pause)
     assert await anext(chunks) == b"two"
     await async_world.clock.sleep(pause)
     error = await late(anext(chunks))
     assert error.limit == "body_idle"
-    assert passed(async_world) == pytest.approx(1.0 + 1.0 + 8.0 + 2 * pause)
+    assert passed(async_world) == pytest.approx(1.0 + 1.0 + 8.0 + 3 * pause)
     await answer.aclose()
 
 
@@ -108,10 +101,53 @@ async def test_another_timeout_or_option_has_limits_of_its_own(async_world, poli
         ({}, policy.attempt),
         ({"extensions": call_options(attempt_timeout=2.0)}, 2.0),
         ({}, policy.attempt),
+        ({"extensions": call_options(attempt_timeout=50.0)}, 50.0),
+        ({}, policy.attempt),
+        ({"extensions": call_options(total_timeout=3.0)}, 3.0),
+        ({}, policy.attempt),
     ):
         async_world.began = async_world.clock.monotonic()
         await late(client.get("http://platform.test/", **keywords))
         assert passed(async_world) == pytest.approx(seconds)
+
+
+async def test_a_long_poll_keeps_its_limit_to_itself(async_world, policy):
+    profile = Profile(long_poll=lambda request: 50.0 if request.url.path == "/poll" else None)
+    client = await second(async_world, policy, Hang(), profile=profile)
+    for path, seconds in (("/poll", 60.0), ("/", policy.attempt), ("/poll", 60.0)):
+        async_world.began = async_world.clock.monotonic()
+        await late(client.get(f"http://platform.test{path}"))
+        assert passed(async_world) == pytest.approx(seconds)
+
+
+async def test_the_limit_of_the_call_is_that_of_its_body_too(async_world, policy):
+    client = await second(async_world, policy, Reply(body=(b"x",) * 20, between=3.0))
+    error = await late(client.get("http://platform.test/", extensions=call_options(total_timeout=10.0)))
+    assert error.limit == "total"
+    assert passed(async_world) == pytest.approx(10.0)
+
+
+async def test_a_limit_that_rings_as_the_answer_comes_disturbs_nobody_later(async_world, policy):
+    world = async_world
+    client = await second(world, policy, Reply(after=policy.attempt), Reply(body=(b"x", b"y"), between=8.0))
+    for _ in range(2):
+        try:
+            await client.get("http://platform.test/")
+        except DeadlineExceededError:
+            pass  # either is right
+        await world.clock.sleep(500.0)
+    if world.backend == "asyncio":
+        assert asyncio.current_task().cancelling() == 0
+
+
+async def test_a_body_that_stalls_is_told_with_the_call(async_world, policy):
+    world = async_world
+    network = world.heedless(200, STALLS)
+    client = world.client(world.stack(network, policy=Policy(timeout=policy)), timeout=5.0)
+    await client.get("http://platform.test/")
+    await late(client.get("http://platform.test/"))
+    finished = [event for event in world.events if isinstance(event, CallFinished)]
+    assert [event.error for event in finished] == [None, "DeadlineExceededError"]
 
 
 async def test_a_task_goes_on_undisturbed_after_whatever_became_of_its_body(async_world, policy):
@@ -167,6 +203,10 @@ async def test_a_body_may_be_read_by_another_task_than_the_one_that_sent_the_req
     errors = []
 
     async def another():
+        if async_world.backend == "asyncio":  # one that cleans up after it was cancelled
+            asyncio.current_task().cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await anyio.lowlevel.checkpoint()
         errors.append(await late(answer.aread()))
 
     async with anyio.create_task_group() as tasks:

@@ -302,15 +302,14 @@ async def test_a_cancelled_call_ends_at_once_and_leaves_nothing_behind(held, ste
     network = held.scripted(*steps, 200)
     budget = RetryBudget(per_success=0, per_second=0, cap=10)
     stack = held.stack(network, policy=policy(retry=RetryPolicy(base_delay=5.0, budget=budget)))
-    async with anyio.create_task_group() as tasks:
-        calls = Calls(held, stack, tasks)
-        await calls.start(network)
+
+    async def far_enough():
         await held.until(lambda: retries(held) and len(network.sent) == len(steps))
         held.clock.advance(0.5)
         for _ in range(50):  # wherever it gets by itself
             await anyio.lowlevel.checkpoint()
-        tasks.cancel_scope.cancel()
-    assert calls.ended == []
+
+    await held.cancelled(far_enough, held.get, stack)
     assert len(network.sent) == len(steps)
     assert network.open_responses == 0
     held.clock.advance(60.0)

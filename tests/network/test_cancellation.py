@@ -19,9 +19,7 @@ from aragora_transport import (
     resilient,
 )
 from aragora_transport._clock import Clock
-from aragora_transport.testing import Reply, ScriptedTransport
-from aragora_transport.testing._faults import Answer
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, Reply, ScriptedTransport
 
 pytestmark = [
     pytest.mark.anyio,

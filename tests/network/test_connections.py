@@ -8,8 +8,7 @@ import pytest
 from aragora_transport import CircuitOpenError, RetryPolicy
 from aragora_transport.events import RetryScheduled
 from aragora_transport.profile import Judgement, Profile
-from aragora_transport.testing._faults import Answer, Wire, reset_after_headers
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, Wire, reset_after_headers
 
 pytestmark = [
     pytest.mark.anyio,

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
-from aragora_transport.testing._faults import (
+from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options, testing
+from aragora_transport.testing import (
     Answer,
+    FaultServer,
     close_before_headers,
     close_without_reading,
     drip,
@@ -24,7 +25,6 @@ from aragora_transport.testing._faults import (
     truncated_body,
     wrong_length,
 )
-from aragora_transport.testing._server import FaultServer
 
 pytestmark = [
     pytest.mark.anyio,
@@ -69,6 +69,16 @@ IN_THE_BODY = {
         b"",
     ),
 }
+
+
+def test_every_fault_is_met_here():
+    faults = {
+        name
+        for name, make in vars(testing).items()
+        if callable(make) and getattr(make, "__annotations__", {}).get("return") == "Wire"
+    }
+    assert faults
+    assert faults <= set(globals())
 
 
 def cases(table):

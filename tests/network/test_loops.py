@@ -16,8 +16,7 @@ import trio
 
 from aragora_transport import BreakerPolicy, CircuitOpenError, RetryPolicy, TimeoutPolicy, resilient_sync
 from aragora_transport.events import RetryScheduled
-from aragora_transport.testing._faults import Answer, stalled_headers
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, stalled_headers
 
 pytestmark = [
     pytest.mark.anyio,

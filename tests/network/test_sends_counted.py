@@ -8,8 +8,9 @@ import anyio
 import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError, RateLimitedError, RetryPolicy
-from aragora_transport.testing._faults import (
+from aragora_transport.testing import (
     Answer,
+    FaultServer,
     close_before_headers,
     garbage,
     half_headers,
@@ -19,7 +20,6 @@ from aragora_transport.testing._faults import (
     truncated_body,
     wrong_length,
 )
-from aragora_transport.testing._server import FaultServer
 
 pytestmark = [
     pytest.mark.anyio,

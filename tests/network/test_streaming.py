@@ -10,8 +10,7 @@ import anyio
 import pytest
 
 from aragora_transport import DeadlineExceededError, call_options
-from aragora_transport.testing._faults import Answer, stalled_body, truncated_body
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, stalled_body, truncated_body
 
 pytestmark = [
     pytest.mark.anyio,

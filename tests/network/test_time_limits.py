@@ -11,8 +11,7 @@ import pytest
 import trio
 
 from aragora_transport import RetryPolicy
-from aragora_transport.testing._faults import Answer, stalled_body, stalled_headers
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer, stalled_body, stalled_headers
 
 pytestmark = [
     pytest.mark.anyio,

@@ -7,8 +7,7 @@ import math
 import pytest
 
 from aragora_transport import TimeoutPolicy
-from aragora_transport.testing._faults import Answer
-from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing import Answer, FaultServer
 
 pytestmark = [
     pytest.mark.anyio,

@@ -12,14 +12,14 @@ import tracemalloc
 import pytest
 
 from aragora_transport.events import RetryRefused, RetryScheduled
-from aragora_transport.testing._faults import (
+from aragora_transport.testing import (
     Answer,
+    FaultServer,
     Wire,
     close_before_headers,
     echo,
     reset_while_reading_request,
 )
-from aragora_transport.testing._server import FaultServer
 
 pytestmark = [
     pytest.mark.anyio,
