@@ -29,6 +29,8 @@ def has_no_body(request: Any) -> bool:
 
 
 def _in_memory(request: Any, flavor: Flavor) -> bool:
+    if isinstance(request.stream, flavor.module.ByteStream):
+        return True  # also where only the stream was taken over, as httpx does for a redirect
     try:
         request.content  # noqa: B018  # httpx's way to ask; raises unless the body is held in memory
     except flavor.module.RequestNotRead:

@@ -79,14 +79,16 @@ class BreakerTransport(Layer):
             call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
-        self._settle(circuit, permit, call, response, judged)
+        self._settle(circuit, permit, call, response, judged, kept=self._kept(request))
         return response
 
-    def _settle(self, circuit: Circuit, permit: Permit, call: Call, response: Any, judged: Judgement) -> None:
+    def _settle(
+        self, circuit: Circuit, permit: Permit, call: Call, response: Any, judged: Judgement, *, kept: float
+    ) -> None:
         """At the headers: a failure and a probe; an ordinary success when its body has ended."""
         cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
-        if slow is not None and judged.verdict == "success" and call.attempt_seconds > slow:
+        if slow is not None and judged.verdict == "success" and call.attempt_seconds > slow + kept:
             judged, cause = FAILURE, f"{cause} after more than {slow:g} s"
         if judged.verdict == "failure":
             if response.status_code == 503 and judged.wait is not None:  # Service Unavailable
@@ -100,6 +102,11 @@ class BreakerTransport(Layer):
                 if circuit.changes:
                     self._tell(circuit, call)
             call.hooks.append(permit.hook or self._hook(circuit, permit))
+
+    def _kept(self, request: Any) -> float:
+        """Seconds that a platform may keep a long poll without being slow."""
+        long_poll = None if self.policy.slow_call is None else self._profile.long_poll
+        return (None if long_poll is None else long_poll(request)) or 0.0
 
     def _admit(self, circuit: Circuit, request: Any, call: Call) -> Permit:
         long_poll = self._profile.long_poll

@@ -169,6 +169,42 @@ async def test_a_task_goes_on_after_our_limit_as_if_it_had_never_been_cancelled(
     assert requests == [0, 0, 0]
 
 
+async def test_an_answer_that_is_there_when_the_limit_rings_disturbs_nobody_later(held):
+    class Network:
+        flavor = held.scripted(200).flavor
+        sent = anyio.Event()
+        answers = anyio.Event()
+
+        async def handle_async_request(self, request):
+            self.sent.set()
+            await self.answers.wait()
+            return self.flavor.module.Response(200, content=b"good")
+
+    network = Network()
+    rest = anyio.Event()
+    went_on = []
+
+    async def call():
+        try:
+            await held.get(attempt_limit(held, network))
+        except DeadlineExceededError:
+            pass  # as good
+        await rest.wait()
+        went_on.append(True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await network.sent.wait()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        held.clock.advance(31.0)
+        network.answers.set()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        rest.set()
+    assert went_on == [True]
+
+
 async def test_limits_of_many_tasks_end_each_its_own(held):
     network = held.heedless(Hang())
     ended = {}

@@ -159,9 +159,10 @@ async def call(world, transport, seen, method, content, *, seconds=None):
 @pytest.mark.parametrize("limits", ["attempt", "total", "usual"])
 async def test_nothing_of_a_call_outlives_it_but_its_record(world, no_collector, name, limits):
     steps, method, content = CALLS[name]
+    refused = method == "REFUSED"
 
     def refuse(event):
-        if method == "REFUSED" and isinstance(event, RetryScheduled):
+        if refused and isinstance(event, RetryScheduled):
             transport.isolate()
 
     if limits == "usual":  # the second of two requests with the same timeouts
@@ -171,16 +172,14 @@ async def test_nothing_of_a_call_outlives_it_but_its_record(world, no_collector,
     policy = Policy(
         timeout=TimeoutPolicy(attempt=7.0, body_idle=7.0, total=500.0 if limits == "total" else None),
         # A retry that does not wait meets its open circuit below, as an error.
-        retry=RetryPolicy(budget=None, base_delay=0.0 if method == "REFUSED" else 1.0),
+        retry=RetryPolicy(budget=None, base_delay=0.0 if refused else 1.0),
         breaker=BreakerPolicy(failure_threshold=100),
     )
     transport = world.stack(seen, policy=policy, on_event=[world.events.append, refuse])
     seconds = 5.0 if limits == "usual" else None
     if limits == "usual":
         await call(world, transport, seen, "GET", None, seconds=seconds)
-    record = await call(
-        world, transport, seen, "GET" if method == "REFUSED" else method, content, seconds=seconds
-    )
+    record = await call(world, transport, seen, "GET" if refused else method, content, seconds=seconds)
     network.sent.clear()  # what a scripted network remembers for its test
     await settle()
     assert len(seen.seen) > 1
