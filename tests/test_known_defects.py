@@ -97,6 +97,7 @@ async def test_failures_behind_a_redirect_are_charged_to_the_host_that_failed(wo
 
 HOSTILE = (
     b"Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    b"Sat, 31 Feb 2024 25:00:00 GMT",
     b"Mon, 99 Foo 99999999999 99:99:99 GMT",
     b"\xb2",
     b"9" * 5000,

@@ -127,19 +127,6 @@ async def test_the_limit_of_the_call_is_that_of_its_body_too(async_world, policy
     assert passed(async_world) == pytest.approx(10.0)
 
 
-async def test_a_limit_that_rings_as_the_answer_comes_disturbs_nobody_later(async_world, policy):
-    world = async_world
-    client = await second(world, policy, Reply(after=policy.attempt), Reply(body=(b"x", b"y"), between=8.0))
-    for _ in range(2):
-        try:
-            await client.get("http://platform.test/")
-        except DeadlineExceededError:
-            pass  # either is right
-        await world.clock.sleep(500.0)
-    if world.backend == "asyncio":
-        assert asyncio.current_task().cancelling() == 0
-
-
 async def test_a_body_that_stalls_is_told_with_the_call(async_world, policy):
     world = async_world
     network = world.heedless(200, STALLS)

@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 AN_HOUR = 3600.0
+FINE = Answer(body=b"fine")
 PATIENCE = 10.0
 IMPATIENCE = 0.02  # seconds; a server that would never answer gives the same end at any limit
 
@@ -114,65 +115,72 @@ async def outcome(caller, method, url, *, impatient=None, **keywords):
     return status, content, None
 
 
-async def answers_as_before(caller, url):
+@pytest.fixture
+def well():
+    """Another server, for the call afterwards: the first one may never have heard an impatient client."""
+    with FaultServer(FINE) as server:
+        yield server.url
+
+
+async def answers_as_before(caller, well):
     """Nothing is held, and the next call gets through the pool's only place."""
     assert caller.taken == []
-    answer = await caller.get(url, timeout=PATIENCE)  # which raises our own limits as well
+    answer = await caller.get(well, timeout=PATIENCE)  # which raises our own limits as well
     assert (answer.status_code, answer.content) == (200, b"fine")
     assert caller.taken == []
 
 
 @cases(BEFORE_THE_HEADERS)
-async def test_without_retries_a_broken_exchange_is_httpxs_own_error(sockets, tools, fault):
+async def test_without_retries_a_broken_exchange_is_httpxs_own_error(sockets, tools, fault, well):
     fault, errors = fault
-    with FaultServer(fault, then=Answer(body=b"fine")) as server:
+    with FaultServer(fault, then=FINE) as server:
         async with sockets.caller(policy=tools.quick(retry=None)) as caller:
             _, _, error = await outcome(caller, "PUT", server.url)
             assert type(error) in {getattr(sockets.httpx, name) for name in errors}
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
         server.wait_until(lambda: server.open_connections == 0)
 
 
 @cases(BEFORE_THE_HEADERS)
-async def test_with_retries_a_broken_exchange_is_survived(sockets, fault):
+async def test_with_retries_a_broken_exchange_is_survived(sockets, fault, well):
     fault, _ = fault
-    with FaultServer(fault, fault, then=Answer(body=b"fine")) as server:
+    with FaultServer(fault, fault, then=FINE) as server:
         async with sockets.caller() as caller:
             assert await outcome(caller, "PUT", server.url) == (200, b"fine", None)
             assert server.connections == 3
             assert server.requests[-1].body == b"a body"
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
 @cases(BEFORE_THE_HEADERS)
-async def test_a_post_that_may_have_arrived_is_not_sent_again(sockets, fault):
+async def test_a_post_that_may_have_arrived_is_not_sent_again(sockets, fault, well):
     fault, errors = fault
-    with FaultServer(fault, then=Answer(body=b"fine")) as server:
+    with FaultServer(fault, then=FINE) as server:
         async with sockets.caller() as caller:
             _, _, error = await outcome(caller, "POST", server.url)
             assert type(error) in {getattr(sockets.httpx, name) for name in errors}
             assert server.connections == 1
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
 @pytest.mark.parametrize("retries", [False, True])
 @cases(NEVER_AN_ANSWER)
-async def test_silence_ends_in_httpxs_timeout_or_another_attempt(sockets, tools, fault, retries):
-    with FaultServer(fault, then=Answer(body=b"fine")) as server:
+async def test_silence_ends_in_httpxs_timeout_or_another_attempt(sockets, tools, fault, retries, well):
+    with FaultServer(fault, then=FINE) as server:
         async with sockets.caller(policy=some_retries(tools, retries)) as caller:
             status, content, error = await outcome(caller, "PUT", server.url, impatient="headers")
             if retries:
                 assert (status, content, error) == (200, b"fine", None)
             else:
                 assert type(error) is sockets.httpx.ReadTimeout
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
 @pytest.mark.parametrize("retries", [False, True])
 @cases(NEVER_AN_ANSWER)
-async def test_silence_ends_at_our_attempt_limit_where_httpx_has_none(sockets, tools, fault, retries):
+async def test_silence_ends_at_our_attempt_limit_where_httpx_has_none(sockets, tools, fault, retries, well):
     limit = call_options(attempt_timeout=IMPATIENCE)
-    with FaultServer(fault, then=Answer(body=b"fine")) as server:
+    with FaultServer(fault, then=FINE) as server:
         async with sockets.caller(policy=some_retries(tools, retries), timeout=None) as caller:
             status, content, error = await outcome(caller, "PUT", server.url, extensions=limit)
             if retries:
@@ -183,29 +191,29 @@ async def test_silence_ends_at_our_attempt_limit_where_httpx_has_none(sockets, t
                 assert (error.limit, error.attempt) == ("attempt", 1)
             if sockets.world.kind == "asyncio":
                 assert asyncio.current_task().cancelling() == 0  # nothing of it is left on the task
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
-async def test_a_byte_now_and_then_does_not_outlast_the_attempt_limit(async_sockets, tools):
+async def test_a_byte_now_and_then_does_not_outlast_the_attempt_limit(async_sockets, tools, well):
     policy = tools.quick(timeout=TimeoutPolicy(attempt=0.1), retry=None)
-    with FaultServer(drip(interval=0.01, headers_too=True), then=Answer(body=b"fine")) as server:
+    with FaultServer(drip(interval=0.01, headers_too=True), then=FINE) as server:
         async with async_sockets.caller(policy=policy, timeout=None) as caller:
             _, _, error = await outcome(caller, "GET", server.url)
             assert isinstance(error, DeadlineExceededError)
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
 @pytest.mark.parametrize("retries", [False, True])
 @cases(IN_THE_BODY)
-async def test_a_body_that_dies_is_httpxs_own_error_and_one_send(sockets, tools, fault, retries):
+async def test_a_body_that_dies_is_httpxs_own_error_and_one_send(sockets, tools, fault, retries, well):
     make, expected, begun = fault
-    with FaultServer(make(200), then=Answer(body=b"fine")) as server:
+    with FaultServer(make(200), then=FINE) as server:
         async with sockets.caller(policy=some_retries(tools, retries)) as caller:
             status, content, error = await outcome(caller, "GET", server.url, impatient="body")
             assert (status, content) == (200, begun)
             assert type(error) is getattr(sockets.httpx, expected)
             assert len(server.requests) == 1
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
     served = {"platform": "test", "operation": "GET", "status": "200"}
     # The call after it: the body that died was no success.
     assert sockets.registry.get_sample_value("platform_requests_total", served) == 1
@@ -213,27 +221,27 @@ async def test_a_body_that_dies_is_httpxs_own_error_and_one_send(sockets, tools,
 
 @pytest.mark.parametrize("retries", [False, True])
 @cases(IN_THE_BODY)
-async def test_a_failed_answer_whose_body_dies_too_is_sent_again(sockets, tools, fault, retries):
+async def test_a_failed_answer_whose_body_dies_too_is_sent_again(sockets, tools, fault, retries, well):
     make, expected, begun = fault
     impatient = "headers" if retries else "body"
-    with FaultServer(make(503), then=Answer(body=b"fine")) as server:
+    with FaultServer(make(503), then=FINE) as server:
         async with sockets.caller(policy=some_retries(tools, retries)) as caller:
             status, content, error = await outcome(caller, "GET", server.url, impatient=impatient)
             if retries:
                 assert (status, content, error) == (200, b"fine", None)
             else:
                 assert (status, content, type(error)) == (503, begun, getattr(sockets.httpx, expected))
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
-async def test_events_that_stop_coming_end_at_our_limit_on_silence(sockets, tools):
+async def test_events_that_stop_coming_end_at_our_limit_on_silence(sockets, tools, well):
     policy = tools.quick(timeout=TimeoutPolicy(body_idle=IMPATIENCE))
-    with FaultServer(server_sent_events("a", interval=AN_HOUR), then=Answer(body=b"fine")) as server:
+    with FaultServer(server_sent_events("a", interval=AN_HOUR), then=FINE) as server:
         async with sockets.caller(policy=policy, timeout=None) as caller:
             status, _, error = await outcome(caller, "GET", server.url)
             assert status == 200
             assert isinstance(error, sockets.httpx.TimeoutException)
-            await answers_as_before(caller, server.url)
+            await answers_as_before(caller, well)
 
 
 async def test_a_slow_answer_that_comes_in_time_is_no_fault(sockets):

@@ -11,10 +11,10 @@ import anyio
 import httpx
 import pytest
 
-from aragora_transport import RetryPolicy, TimeoutPolicy
+from aragora_transport import DeadlineExceededError, RetryPolicy, TimeoutPolicy, call_options
 from aragora_transport.layers import RetryTransport, TimeoutTransport
-from aragora_transport.sync import Driven, Driver
-from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
+from aragora_transport.sync import Driven, Driver, drive
+from aragora_transport.testing import Hang, ManualClock, Reply, ScriptedTransport
 
 URL = "http://platform.test/"
 
@@ -108,13 +108,17 @@ def nothing_happens(condition, what):
         time.sleep(0.0005)
 
 
+def somebody_parks(clock):
+    while "1 parked" not in repr(clock):
+        time.sleep(0.0005)
+
+
 def test_advance_moves_threads_by_hand():
     clock = ManualClock(auto=False)
     network = ScriptedTransport(503, 200, clock=clock)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(get, retrying(network, clock, wait=10.0))
-        while "1 parked" not in repr(clock):
-            time.sleep(0.0005)
+        somebody_parks(clock)
         clock.advance(9.0)
         nothing_happens(waiting.done, "it ended its wait too early")
         clock.advance(1.0)
@@ -162,6 +166,63 @@ def test_a_blocking_call_inside_a_running_event_loop_moves_the_clock_past_the_ta
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_that_moves_the_clock_ends_the_limits_of_an_event_loop(backend):
+    clock = ManualClock()
+    layer = TimeoutTransport(ScriptedTransport(Hang(), clock=clock), clock=clock)
+    ended = []
+
+    async def call(client, seconds):
+        with pytest.raises(DeadlineExceededError):
+            await client.get(URL, extensions=call_options(attempt_timeout=seconds))
+        ended.append(seconds)
+
+    async def main():
+        async with httpx.AsyncClient(transport=layer, timeout=httpx.Timeout(None)) as client:
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    for seconds in (30.0, 10.0, 20.0):
+                        tasks.start_soon(call, client, seconds)
+                    await anyio.wait_all_tasks_blocked()
+                    started.set()
+
+    def naps():
+        assert started.wait(10)
+        for _ in range(40):
+            drive(clock.sleep(1.0, blocking=True))
+
+    started = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(anyio.run, main, backend=backend)
+        pool.submit(naps).result(20)
+        running.result(20)
+    assert ended == [10.0, 20.0, 30.0]
+
+
+def test_an_event_loop_that_is_blocked_does_not_keep_threads_from_moving_the_clock():
+    """It parked a task last of all, and can do nothing for anybody until the threads are through."""
+    clock = ManualClock()
+    held = Held()
+    network = ScriptedTransport(503, 200, clock=clock)
+
+    async def main():
+        real = pool.submit(get, retrying(held, clock))
+        assert held.entered.wait(10)
+        waiting = pool.submit(get, retrying(network, clock))
+        somebody_parks(clock)
+        sleeper = asyncio.create_task(clock.sleep(100.0))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "2 parked" in repr(clock)
+        held.go.set()
+        assert waiting.result(10).status_code == real.result(10).status_code == 200
+        await sleeper
+
+    with ThreadPoolExecutor(2) as pool:
+        asyncio.run(main())
+    assert network.sent[1].at == 1.0
+
+
 def test_a_thread_that_is_parked_uses_no_processor():
     clock = ManualClock()
     network = ScriptedTransport(Reply(after=3.0), clock=clock)
@@ -171,8 +232,7 @@ def test_a_thread_that_is_parked_uses_no_processor():
         assert held.entered.wait(10)
         ident = pool.submit(threading.get_ident).result(10)  # the second thread, which is parked next
         waiting = pool.submit(get, retrying(network, clock))
-        while "1 parked" not in repr(clock):
-            time.sleep(0.0005)
+        somebody_parks(clock)
         cpu = time.pthread_getcpuclockid(ident)
         before = time.clock_gettime(cpu)
         time.sleep(0.05)
