@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,19 +118,33 @@ def test_the_wall_clock_earns_nothing(hours):
     assert not budget.spend()
 
 
-def test_threads_spend_no_token_twice_and_lose_none():
-    clock = ManualClock(auto=False)
-    budget = Budget(RetryBudget(per_second=0.0, cap=1000.0), clock)
-    start = threading.Barrier(8)
+@pytest.fixture
+def storm():
+    """Runs something in eight threads at once that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
 
-    def some(_):
-        start.wait(10)
-        spent = 0
-        for _ in range(500):
-            spent += budget.spend()
-            budget.earn()
-        return spent
+    def run(something):
+        start = threading.Barrier(8)
 
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(some, range(8))) == 8 * 500
-    assert spend_all(budget) == 1000
+        def one():
+            start.wait(10)
+            return something()
+
+        with ThreadPoolExecutor(8) as pool:
+            return [future.result(10) for future in [pool.submit(one) for _ in range(8)]]
+
+    yield run
+    sys.setswitchinterval(before)
+
+
+def test_threads_spend_no_token_twice(storm):
+    budget = Budget(RetryBudget(per_second=0.0, cap=4000.0), ManualClock(auto=False))
+    assert sum(storm(lambda: spend_all(budget))) == 4000
+
+
+def test_threads_lose_no_token(storm):
+    budget = Budget(RetryBudget(per_second=0.0, cap=10_000.0), ManualClock(auto=False))
+    spend_all(budget)
+    storm(lambda: [budget.earn() for _ in range(1000)])
+    assert spend_all(budget) == 8000

@@ -151,6 +151,39 @@ async def test_a_stalled_answer_leaves_time_for_the_next_attempt_or_is_returned_
     assert network.open_responses == 0
 
 
+async def test_no_attempt_begins_when_an_answer_could_not_be_drained_in_time(world):
+    class Overruns(world.httpx.ByteStream):
+        """It comes when it likes, whatever it was given."""
+
+        def __iter__(self):
+            world.clock.advance(50.0)
+            yield b"down"
+
+        async def __aiter__(self):
+            for chunk in self:
+                yield chunk
+
+    class Network:
+        flavor = world.scripted(200).flavor
+        sends = 0
+
+        async def handle_async_request(self, request):
+            self.sends += 1
+            return world.httpx.Response(503, stream=Overruns(b""))
+
+    network = Network()
+    policy = TimeoutPolicy(total=10.0)
+    layer = world.layer(DeadlineTransport, world.layer(RetryTransport, network), policy=policy)
+    request = world.httpx.Request("GET", "http://platform.test/")
+    send = Driver(layer).handle_request if world.blocking else layer.handle_async_request
+    try:
+        answer = send(request) if world.blocking else await send(request)
+        assert answer.status_code == 503
+    except DeadlineExceededError:
+        pass  # as good: where closing the answer took a turn of the event loop, the limit rang in it
+    assert network.sends == 1
+
+
 # --- the whole, at random, in virtual time ---
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
@@ -120,6 +123,58 @@ def test_of_many_threads_exactly_so_many_are_probes(probes, status):
             future.result(10)
     if status == 503:
         assert len(sent) == probes
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+def test_a_storm_of_threads_finds_exactly_so_many_places_every_time(probes):
+    """Attempts driven by hand, which stand still in the transport below, so that many rounds take no time."""
+    clock = ManualClock(auto=False)
+    policy = BreakerPolicy(failure_threshold=1, half_open_probes=probes)
+    layer = BreakerTransport(Suspended(), policy=policy, clock=clock)
+    start = threading.Barrier(8)
+
+    def storm(number):
+        start.wait(10)
+        return [call for call in [ask(layer) for _ in range(number)] if call is not None]
+
+    def fail(call):
+        with contextlib.suppress(StopIteration):
+            call.send(httpx.Response(503))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        fail(ask(layer))
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(100):
+                clock.advance(60.0)
+                running = [pool.submit(storm, 4) for _ in range(8)]
+                let_through = [call for future in running for call in future.result(10)]
+                assert len(let_through) == probes
+                list(pool.map(fail, let_through))
+    finally:
+        sys.setswitchinterval(before)
+
+
+class Suspended(httpx.AsyncBaseTransport):
+    """Takes as its answer what is sent into the coroutine."""
+
+    @types.coroutine
+    def _wait(self):
+        return (yield)
+
+    async def handle_async_request(self, request):
+        return await self._wait()
+
+
+def ask(layer):
+    """An attempt that was let through, as a coroutine; `None` where it was refused."""
+    call = layer.handle_async_request(httpx.Request("GET", URL))
+    try:
+        call.send(None)
+    except CircuitOpenError:
+        return None
+    return call
 
 
 # --- settling ---

@@ -259,9 +259,11 @@ def test_a_clock_with_nothing_due_does_not_keep_the_event_loop_busy(anyio_backen
 
 
 def test_it_outlives_the_event_loops_that_it_was_used_in(anyio_backend, clock):
-    network = ScriptedTransport(Hang(), clock=clock)
+    network = ScriptedTransport(200, Hang(), 200, Hang(), clock=clock)
     layer = TimeoutTransport(network, policy=TimeoutPolicy(attempt=30.0), clock=clock)
-    for run in (1, 2, 3):
+    for run in (1, 2):
+        # An answer in time leaves a timer behind, in an event loop that is closed when it falls due.
+        assert anyio.run(get, layer, backend=anyio_backend).status_code == 200
         anyio.run(ends_with, DeadlineExceededError, layer, backend=anyio_backend)
         assert clock.monotonic() == 30.0 * run
 
