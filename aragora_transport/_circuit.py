@@ -153,9 +153,6 @@ class Circuit:
 
     def admit(self, *, poll: bool = False) -> Permit | None:
         """The permit for one attempt, or `None` when it is refused. `poll`: its answer may take long."""
-        era = self.era
-        if era.free:
-            return era
         with self._lock:
             self._look_around()
             if self.era.state == OPEN:
@@ -210,7 +207,10 @@ class Circuit:
             return
         with self._lock:
             if self._counts(permit):
-                self.breaker.call(_fine)
+                try:
+                    self.breaker.call(_fine)
+                except pybreaker.CircuitBreakerError:
+                    pass  # others who share its storage have opened it just now
 
     def failure(self, permit: Permit, cause: str, error: Exception | None = None) -> None:
         with self._lock:
@@ -221,8 +221,10 @@ class Circuit:
             traceback, context = told.__traceback__, told.__context__
             try:
                 self.breaker.call(_fail, told)
+            except pybreaker.CircuitBreakerError:
+                pass  # as above
             except Exception as raised:  # pybreaker raises what it was told of
-                if raised is not told and not isinstance(raised, pybreaker.CircuitBreakerError):
+                if raised is not told:
                     raise
             finally:
                 # The caller gets this error next; it should not show where we told of it.

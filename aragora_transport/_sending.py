@@ -29,13 +29,8 @@ def has_no_body(request: Any) -> bool:
 
 
 def _in_memory(request: Any, flavor: Flavor) -> bool:
-    if isinstance(request.stream, flavor.module.ByteStream):
-        return True  # also where only the stream was taken over, as httpx does for a redirect
-    try:
-        request.content  # noqa: B018  # httpx's way to ask; raises unless the body is held in memory
-    except flavor.module.RequestNotRead:
-        return False
-    return True
+    # Also where only the stream was taken over, as httpx does for a redirect.
+    return isinstance(request.stream, flavor.module.ByteStream)
 
 
 def _all_files_seekable(stream: Any) -> bool:
@@ -69,17 +64,11 @@ class _AsyncOneShot(_OneShot):
         self.pulled = True
         return self.inner.__aiter__()
 
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
 
 class _BlockingOneShot(_OneShot):
     def __iter__(self) -> Any:
         self.pulled = True
         return iter(self.inner)
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 @functools.cache

@@ -113,8 +113,9 @@ class _Operations:
         self.add("platform_label_overflow_total", ("operation",))
         return "other"
 
-    def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None: ...
 
 
 class _Numbers(_Operations):

@@ -166,10 +166,8 @@ class BreakerTransport(Layer):
         )
 
     def _circuit(self, request: Any, call: Call) -> Circuit:
-        key = self.policy.key
-        if key == "platform":
-            return self.circuits.get(call.platform)
-        return self.circuits.get(request.url.host if key == "host" else call.operation)
+        """Where there is one for each host or operation."""
+        return self.circuits.get(request.url.host if self.policy.key == "host" else call.operation)
 
     def _refusal(self, circuit: Circuit, request: Any, call: Call) -> Exception:
         call.interrupter = circuit

@@ -96,6 +96,21 @@ async def test_late_failures_do_not_extend_the_open_time(async_world):
     assert changes(world) == [("closed", "open")]
 
 
+async def test_a_late_503_that_tells_a_wait_keeps_it_open_so_long(async_world):
+    """It moves no state; but the platform has asked to be left alone."""
+    world = async_world
+    told = Reply(status=503, headers={"retry-after": "90"}, after=5.0)
+    stack = world.stack(world.scripted(told, 503), policy=bare())
+    async with world.client(stack) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.get, URL)
+        await world.clock.sleep(1.0)
+        await client.get(URL)
+        assert stack.circuits()["test"]["next_probe_in"] == 60.0
+        await world.clock.sleep(9.0)
+        assert stack.circuits()["test"]["next_probe_in"] == 85.0
+    assert changes(world) == [("closed", "open")]
+
+
 async def test_a_round_of_failing_probes_is_one_change(async_world):
     world = async_world
     network = world.scripted(503, *[Reply(status=503, after=after) for after in (1.0, 2.0, 3.0)])

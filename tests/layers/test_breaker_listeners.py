@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pybreaker
 import pytest
 
-from aragora_transport import BreakerPolicy, Policy
+from aragora_transport import BreakerPolicy, CircuitOpenError, Policy
 from aragora_transport.layers import BreakerTransport
 from aragora_transport.state import State
 from aragora_transport.testing import Reply
@@ -227,6 +228,50 @@ async def test_a_late_success_does_not_close_what_another_has_opened(async_world
         await platform.answers(one, 503, 503)
     assert world.clock.monotonic() == 5.0
     assert shared.state == "open"
+
+
+class Contended(pybreaker.CircuitMemoryStorage):
+    """After so many looks at its state another process, whose clock is ahead, opens the circuit."""
+
+    looks = 1_000_000
+
+    @property
+    def state(self):
+        self.looks -= 1
+        if self.looks < 0:
+            self._state = pybreaker.STATE_OPEN
+            self._opened_at = datetime.now(UTC) + timedelta(hours=1)
+        return self._state
+
+    @state.setter
+    def state(self, state):
+        self._state = state
+
+
+@pytest.mark.parametrize("answer", [200, 503])
+@pytest.mark.parametrize("looks", [0, 1, 2])
+async def test_a_circuit_that_others_open_at_any_moment_changes_no_outcome(world, platform, answer, looks):
+    storage = Contended(pybreaker.STATE_CLOSED)
+    stack = with_state(world, platform, storage=lambda key: storage)
+    platform.answer = answer
+    await world.get(stack)
+    storage.looks = looks
+    try:
+        assert (await world.get(stack)).status_code == answer
+    except CircuitOpenError:
+        assert platform.sent == 1
+    assert stack.circuits()["test"]["state"] == "open"
+
+
+async def test_an_error_of_the_storage_is_not_hidden(world, platform):
+    class Broken(pybreaker.CircuitMemoryStorage):
+        def increment_counter(self):
+            raise OSError("no storage")
+
+    stack = with_state(world, platform, storage=lambda key: Broken(pybreaker.STATE_CLOSED))
+    platform.answer = 503
+    with pytest.raises(OSError, match="no storage"):
+        await world.get(stack)
 
 
 # --- nothing is kept ---

@@ -147,6 +147,24 @@ async def test_advance_wakes_sleepers_in_the_same_order():
     assert woken == sorted((nap, number) for number, nap in enumerate(naps))
 
 
+async def test_a_sleeper_that_is_cancelled_in_line_lets_those_behind_it_go(clock):
+    woken = []
+
+    async def nap(number):
+        with anyio.CancelScope() as scopes[number]:
+            await clock.sleep(1.0)
+            woken.append(number)
+            if number == 0:
+                scopes[1].cancel()
+
+    scopes = {}
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(nap, number)
+            await anyio.lowlevel.checkpoint()
+    assert woken == [0, 2, 3]
+
+
 async def test_who_is_woken_gets_to_its_next_wait_before_time_goes_on(clock):
     seen = []
 
