@@ -36,8 +36,7 @@ class _Reader:
 
     async def read(self, limit: int, out_of_time: Callable[[], bool] | None = None) -> None:
         """Read on until the end, until more than `limit` bytes are held, or until the time is over."""
-        if self._rest is None:
-            self._rest = iter(self.inner) if self.blocking else aiter(self.inner)
+        self._rest = iter(self.inner) if self.blocking else aiter(self.inner)
         while self.size <= limit and (out_of_time is None or not out_of_time()):
             try:
                 chunk = next(self._rest) if self.blocking else await anext(self._rest)
