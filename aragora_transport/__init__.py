@@ -1,6 +1,6 @@
 """Resilience for HTTP as httpx transports: timeouts, retries, circuits, rate limits, metrics, logs."""
 
-from aragora_transport._call import call_options
+from aragora_transport._options import call_options
 from aragora_transport.correlation import correlation_id, correlation_scope
 from aragora_transport.errors import CircuitOpenError, DeadlineExceededError, RateLimitedError
 from aragora_transport.policy import (

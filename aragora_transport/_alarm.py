@@ -174,16 +174,3 @@ class _ScopeAlarm:
             self._scope.__exit__(None, None, None)
             return False
         return bool(self._scope.__exit__(type(error), error, error.__traceback__))
-
-
-def shortened(timeouts: dict[str, float | None] | None, left: float) -> dict[str, float | None] | None:
-    """Httpx's own timeouts cut to what is left, in a new dict; `None` where none is longer."""
-    left = max(0.001, left)
-    if timeouts is None:
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"))
-    for limit in timeouts.values():
-        if limit is None or limit > left:
-            return {
-                phase: left if limit is None or limit > left else limit for phase, limit in timeouts.items()
-            }
-    return None

@@ -11,9 +11,12 @@ from asyncio import current_task
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
+from aragora_transport._timeouts import cut_short, put_back, with_read
+
 if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
+    from aragora_transport._timeouts import Timeouts
 
 
 class _Body:
@@ -70,13 +73,13 @@ class _AsyncBody(_Body):
             if alarm.queued > due:
                 alarm.bench.queue(alarm)  # its time had come while it was at rest
             chunk: bytes = await self._chunks.__anext__()
-            if alarm.rang:  # pragma: no cover - it rang in the very step in which the chunk came
+            if alarm.rang:  # pragma: no cover  # it rang in the very step in which the chunk came
                 alarm.rest()
             alarm.task = None
         except StopAsyncIteration:
             if alarm is not None:
                 call.alarm = None
-                if alarm.rang:  # pragma: no cover - as above, with the end
+                if alarm.rang:  # pragma: no cover  # as above, with the end
                     alarm.rest()
                 alarm.task = None
                 alarm.bench.free.append(alarm)
@@ -157,7 +160,7 @@ class _BlockingBody(_Body):
                 self._check_deadline()
                 due = self.due()
                 if extensions is not None:
-                    self._clamp_read(theirs)
+                    self._clamp_read(theirs, due)
                 if clock.manual:
                     clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
                 try:
@@ -170,7 +173,7 @@ class _BlockingBody(_Body):
                     if extensions is not None:
                         # httpcore reads the limit when the first chunk is asked for; a redirect
                         # copies the extensions later and must not inherit what was left of ours.
-                        _put_back(extensions, theirs)
+                        put_back(extensions, theirs)
                         extensions = None
                 yield chunk
         except GeneratorExit:
@@ -191,21 +194,13 @@ class _BlockingBody(_Body):
         if deadline is not None and self.call.clock.monotonic() >= deadline:
             raise self.too_late()
 
-    def _clamp_read(self, theirs: dict[str, Any] | None) -> None:
-        """Shorten httpx's read timeout to our limits, the only way to interrupt a blocking read."""
-        due = self.due()
-        if due is None:
-            return
-        left = max(0.001, due - self.call.clock.monotonic())
-        read = None if theirs is None else theirs.get("read")
-        if read is None or read > left:
-            self._extensions["timeout"] = {**(theirs or {}), "read": left}
+    def _clamp_read(self, theirs: Timeouts | None, due: float | None) -> None:
+        if due is not None:
+            self._extensions["timeout"] = with_read(theirs, due - self.call.clock.monotonic())
 
     def _late(self, error: BaseException, due: float | None) -> Exception | None:
         """Our own error where a read ended because it had been shortened to what was left."""
-        if due is None or not isinstance(error, self.flavor.TimeoutException):
-            return None
-        if self.call.clock.monotonic() < due or isinstance(error, self.flavor.DeadlineExceededError):
+        if due is None or not cut_short(error, due, self.call, self.flavor):
             return None
         return self.too_late()
 
@@ -220,13 +215,6 @@ async def finish(chunks: Any) -> None:
     """End a generator of chunks that nobody will ask for more; else its end comes when it is collected."""
     if isinstance(chunks, AsyncGeneratorType) and not chunks.ag_running:
         await chunks.aclose()
-
-
-def _put_back(extensions: dict[str, Any], theirs: dict[str, Any] | None) -> None:
-    if theirs is None:
-        extensions.pop("timeout", None)
-    else:
-        extensions["timeout"] = theirs
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The call: the one object that crosses the layers, and the transport where it begins.
+"""The call: the one object that crosses the layers.
 
 It lies in `request.extensions` while the call runs, and becomes the record on the response afterwards:
 `response.extensions["aragora_transport"]`. It refers to no request, response or exception, so that
@@ -7,110 +7,25 @@ keeping a record keeps nothing else alive.
 
 from __future__ import annotations
 
-import reprlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
-
-from aragora_transport._alarm import Alarms
-from aragora_transport._body import body_class
-from aragora_transport._clock import SYSTEM
-from aragora_transport._flavor import flavor_of
 from aragora_transport._redact import describe_error
 from aragora_transport.correlation import current, new_id
 from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
-    from aragora_transport._alarm import TaskAlarm
-    from aragora_transport._clock import Clock, Waiter
+    from aragora_transport._alarm import Alarms, TaskAlarm
+    from aragora_transport._clock import Waiter
     from aragora_transport._flavor import Flavor
-    from aragora_transport.events import Event, Observer
+    from aragora_transport._options import CallOptions
+    from aragora_transport._scope import CallScope
+    from aragora_transport.events import Event
 
-RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
-CALL = "aragora_transport.call"
-_LONGEST = sys.float_info.max  # seconds: more than this cannot be added to a clock's reading
+CALL = "aragora_transport.call"  # in request.extensions, while it runs
 
 Hook = Callable[["Call", BaseException | None, bool], object]  # (call, error, complete) at a body's end
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CallOptions:
-    """What one request asks for; see `call_options`."""
-
-    operation: str | None = None
-    idempotent: bool | None = None
-    total_timeout: float | None = None
-    attempt_timeout: float | None = None
-    max_attempts: int | None = None
-    rate_key: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("total_timeout", "attempt_timeout"):
-            value: Any = getattr(self, name)
-            if value is not None and not (_is_number(value, int | float) and 0 < value <= _LONGEST):
-                raise _refused(name, value, "seconds above 0, or None")
-        most: Any = self.max_attempts
-        if most is not None and not (_is_number(most, int) and most >= 1):
-            raise _refused("max_attempts", most, "a whole number of at least 1, or None")
-        idempotent: Any = self.idempotent
-        if idempotent is not None and not isinstance(idempotent, bool):
-            raise _refused("idempotent", idempotent, "True, False or None")
-        for name in ("operation", "rate_key"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise _refused(name, value, "a name, or None")
-
-    @property
-    def changes_retries(self) -> bool:
-        """Whether these decide on sending again."""
-        return self.max_attempts is not None or self.idempotent is not None
-
-
-def _is_number(value: object, kinds: Any) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _refused(name: str, value: object, wanted: str) -> ValueError:
-    return ValueError(f"call_options({name}={reprlib.repr(value)}): {name} must be {wanted}")
-
-
-NO_OPTIONS = CallOptions()
-
-
-def call_options(
-    *,
-    operation: str | None = None,
-    idempotent: bool | None = None,
-    total_timeout: float | None = None,
-    attempt_timeout: float | None = None,
-    max_attempts: int | None = None,
-    rate_key: str | None = None,
-) -> dict[str, Any]:
-    """Options for one request, to pass as httpx's `extensions=`.
-
-    `operation`: the name in logs and metrics, such as "send_message" (default: the HTTP method).
-    `idempotent`: whether sending it twice is harmless (default: by method and `Idempotency-Key`).
-    `total_timeout`, `attempt_timeout`: seconds, in place of the policy's.
-    `max_attempts`: sends in all, in place of the policy's.
-    `rate_key`: the rate-limit bucket, in place of the platform's.
-
-    Raises `ValueError` for values that make no sense.
-    """
-    options = CallOptions(
-        operation=operation,
-        idempotent=idempotent,
-        total_timeout=total_timeout,
-        attempt_timeout=attempt_timeout,
-        max_attempts=max_attempts,
-        rate_key=rate_key,
-    )
-    return {RECORD: options}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,9 +171,7 @@ class Call:
     def body_ended(self, error: BaseException | None, complete: bool) -> None:
         """The body was read to its end, failed with `error`, or was closed before its end."""
         self.ended = self.clock.monotonic()
-        if self.alarm is not None:
-            self.alarm.stop()
-            self.alarm = None
+        self._stop_alarm()
         if isinstance(error, Exception):
             self.emit(
                 BodyFailed,
@@ -283,12 +196,15 @@ class Call:
 
     def attempt_dropped(self) -> None:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
-        if self.alarm is not None:
-            self.alarm.stop()
-            self.alarm = None
+        self._stop_alarm()
         hooks, self.hooks = self.hooks, []
         for hook in hooks:
             hook(self, None, True)
+
+    def _stop_alarm(self) -> None:
+        if self.alarm is not None:
+            self.alarm.stop()
+            self.alarm = None
 
     def too_late(self, flavor: Flavor, limit: str, seconds: float | None) -> Exception:
         """The error for a limit that ran out."""
@@ -301,108 +217,3 @@ class Call:
             elapsed=self.clock.monotonic() - self.began,
             last=self.last_outcome,
         )
-
-
-class CallScope(httpx.AsyncBaseTransport):
-    """The transport where calls begin: makes the call object, and leaves it as record on the answer.
-
-    A whole stack is one (see `stack`); a layer used alone gets one around it by itself.
-    """
-
-    def __init__(
-        self,
-        top: Any,
-        *,
-        platform: str,
-        clock: Clock = SYSTEM,
-        alarms: Alarms | None = None,
-        observers: tuple[Observer, ...] = (),
-    ) -> None:
-        self.top = top
-        self.platform = platform
-        self.clock = clock
-        self.alarms = alarms or Alarms(clock)
-        self.blocking = False
-        self._manual = clock.manual
-        self.flavor = flavor_of(top)
-        self.observers = list(observers)
-        self.detailed = bool(observers)  # they want to know of every attempt, not just of those that fail
-        self._body = body_class(self.flavor, blocking=False)
-
-    def block(self) -> None:
-        """Serve a blocking client from now on; see `sync`."""
-        self.blocking = True
-        self._body = body_class(self.flavor, blocking=True)
-
-    async def handle_async_request(self, request: Any) -> Any:
-        extensions: dict[str, Any] = request.extensions
-        options = extensions.get(RECORD, NO_OPTIONS)
-        if options is NO_OPTIONS:
-            call = Call(self, request.method, NO_OPTIONS)
-        else:
-            call = Call(self, _operation(request, options), options)
-        extensions[CALL] = call
-        try:
-            response = await (
-                self._timed(request) if self._manual else self.top.handle_async_request(request)
-            )
-            call.ended = self.clock.monotonic()  # until the body ends
-        except BaseException as error:
-            call.ended = self.clock.monotonic()
-            call.error = type(error).__name__
-            if self.detailed:
-                call.finished(error, complete=False)
-            raise
-        finally:
-            # A redirect copies the extensions and an auth flow sends the same request again: both are
-            # calls of their own.
-            del extensions[CALL]
-        call.status = response.status_code
-        response.extensions[RECORD] = call
-        if self.detailed:
-            call.hooks.append(Call.finished)
-        if response.is_closed:
-            call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
-        elif self.blocking:
-            response.stream = self._body(response.stream, call, extensions)
-        else:
-            body = self._body()
-            body.inner = response.stream
-            body.call = call
-            response.stream = body
-        return response
-
-    async def _timed(self, request: Any) -> Any:
-        """Into the layers by a clock that must know of each call that is under way."""
-        call: Call = request.extensions[CALL]
-        clock: Any = self.clock
-        clock.call_began()
-        call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
-        try:
-            return await self.top.handle_async_request(request)
-        finally:
-            clock.call_ended()
-
-    async def __aenter__(self) -> Self:
-        await self.top.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.top.__aexit__(exc_type, exc_value, traceback)
-
-    async def aclose(self) -> None:
-        await self.top.aclose()
-
-
-def _operation(request: Any, options: object) -> str:
-    if type(options) is not CallOptions:
-        raise TypeError(
-            f"extensions[{RECORD!r}] is {reprlib.repr(options)}, but it must be what call_options() "
-            "makes: pass extensions=call_options(...), or {**call_options(...), ...} beside others"
-        )
-    return options.operation or request.method

@@ -11,6 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._body import finish
+from aragora_transport._timeouts import put_back, with_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,14 +171,8 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
 async def _read_blocking(reader: Any, request: Any, call: Call, brief: float) -> None:
     due = call.clock.monotonic() + brief
     timeouts = request.extensions.get("timeout")
-    read = None if timeouts is None else timeouts.get("read")
-    # A thread can only be bounded by httpx's own read timeout, for each read of the socket.
-    brief = max(0.001, brief)
-    request.extensions["timeout"] = {**(timeouts or {}), "read": brief if read is None else min(read, brief)}
+    request.extensions["timeout"] = with_read(timeouts, brief)  # for each read of the socket
     try:
         await reader.read(SMALL, lambda: call.clock.monotonic() >= due)
     finally:
-        if timeouts is None:
-            del request.extensions["timeout"]
-        else:
-            request.extensions["timeout"] = timeouts
+        put_back(request.extensions, timeouts)

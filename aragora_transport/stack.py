@@ -6,11 +6,11 @@ import random
 import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aragora_transport._call import CallScope
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds
 from aragora_transport._flavor import flavor_of
 from aragora_transport._network import network
+from aragora_transport._scope import CallScope
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
     BreakerTransport,

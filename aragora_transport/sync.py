@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from aragora_transport._alarm import shortened
-from aragora_transport._call import CALL, CallScope
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of, inside_of
+from aragora_transport._scope import CallScope
+from aragora_transport._timeouts import put_back, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -46,10 +47,7 @@ class Driven(httpx.AsyncBaseTransport):
         try:
             return self.transport.handle_request(request)
         finally:
-            if theirs is None:
-                del request.extensions["timeout"]
-            else:
-                request.extensions["timeout"] = theirs
+            put_back(request.extensions, theirs)
 
     async def __aenter__(self) -> Self:
         self.transport.__enter__()

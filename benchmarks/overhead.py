@@ -19,7 +19,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from aragora_transport import Policy, resilient, resilient_sync
-from aragora_transport._call import CallScope
+from aragora_transport._scope import CallScope
 from aragora_transport.layers import (
     BreakerTransport,
     DeadlineTransport,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
-from aragora_transport._call import CallScope
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._flavor import flavor_of, inside_of
+from aragora_transport._scope import CallScope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

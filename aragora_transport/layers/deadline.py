@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._call import CALL, NO_OPTIONS
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._options import NO_OPTIONS
+from aragora_transport._timeouts import cut_short
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 
@@ -48,35 +50,16 @@ class DeadlineTransport(Layer):
         if total is None:
             return await self.below.handle_async_request(request)
         call.total = total
-        call.deadline = call.began + total
-        within = self._blocking if call.blocking else self._within
-        return await within(request, call, call.deadline)
-
-    async def _within(self, request: Any, call: Call, deadline: float) -> Any:
-        alarm = call.alarms.start(deadline)
+        call.deadline = deadline = call.began + total
+        alarm = None if call.blocking else call.alarms.start(deadline)
         try:
             response = await self.below.handle_async_request(request)
         except BaseException as error:
-            if alarm.stop(error):
-                raise call.too_late(self.flavor, "total", call.total) from None
-            if self._ran_out(call, error, deadline):
-                raise call.too_late(self.flavor, "total", call.total) from error
+            if alarm is not None and alarm.stop(error):
+                raise call.too_late(self.flavor, "total", total) from None
+            if cut_short(error, deadline, call, self.flavor):
+                raise call.too_late(self.flavor, "total", total) from error
             raise
-        alarm.stop()
+        if alarm is not None:
+            alarm.stop()
         return response
-
-    async def _blocking(self, request: Any, call: Call, deadline: float) -> Any:
-        try:
-            return await self.below.handle_async_request(request)
-        except self.flavor.TimeoutException as error:
-            if self._ran_out(call, error, deadline):
-                raise call.too_late(self.flavor, "total", call.total) from error
-            raise
-
-    def _ran_out(self, call: Call, error: BaseException, deadline: float) -> bool:
-        """Whether one of httpx's phases ended because it had been shortened to what was left."""
-        return (
-            isinstance(error, self.flavor.TimeoutException)
-            and not isinstance(error, self.flavor.DeadlineExceededError)
-            and call.clock.monotonic() >= deadline
-        )

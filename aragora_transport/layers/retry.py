@@ -10,8 +10,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._budget import Budget
-from aragora_transport._call import CALL, NO_OPTIONS
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._options import NO_OPTIONS
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.layers._resending import REFUSALS, Outcome, Resending, is_tls_verification

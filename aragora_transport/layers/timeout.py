@@ -10,9 +10,10 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._alarm import TaskAlarm, shortened
+from aragora_transport._alarm import TaskAlarm
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._timeouts import Timeouts, cut_short, put_back, shortened
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 from aragora_transport.profile import PLAIN
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport.profile import Profile
-
-Timeouts = dict[str, float | None]  # httpx's, by phase
 
 _HTTPX_DEFAULT = 5.0  # seconds: httpx's own timeout, which nobody asked for
 _NOTHING_YET = object()  # equal to no timeouts
@@ -80,6 +79,7 @@ class TimeoutTransport(Layer):
         """With other timeouts than the last request, options, a deadline or a blocking client."""
         seconds, call.idle = self._limits(request, call)
         due = _due(call, seconds)
+        ours = due is not None and due != call.deadline  # else the deadline's own layer speaks
         if due is not None:
             clamped = shortened(theirs, due - call.clock.monotonic())
             if clamped is not None:
@@ -87,21 +87,18 @@ class TimeoutTransport(Layer):
             elif self._is_usual(call) and seconds is not None:
                 self._usual = (copy(theirs), seconds, call.idle)
         alarm = None
-        if due is not None and due != call.deadline and not call.blocking:  # that has an alarm of its own
+        if due is not None and ours and not call.blocking:
             alarm = call.alarms.start(due)
         try:
             response = await self.below.handle_async_request(request)
         except BaseException as error:
             if alarm is not None and alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None
-            if self._ran_out(call, due, error):
+            if due is not None and ours and cut_short(error, due, call, self.flavor):
                 raise call.too_late(self.flavor, "attempt", seconds) from error
             raise
         finally:
-            if theirs is None:
-                request.extensions.pop("timeout", None)
-            else:
-                request.extensions["timeout"] = theirs
+            put_back(request.extensions, theirs)
         if alarm is not None:
             alarm.stop()
         return response
@@ -113,15 +110,6 @@ class TimeoutTransport(Layer):
             and call.deadline is None
             and self._profile.long_poll is None
             and not call.blocking
-        )
-
-    def _ran_out(self, call: Call, due: float | None, error: BaseException) -> bool:
-        """Whether one of httpx's phases ended because it had been shortened to the attempt limit."""
-        return (
-            due is not None
-            and due != call.deadline
-            and isinstance(error, self.flavor.TimeoutException)
-            and call.clock.monotonic() >= due
         )
 
     def _limits(self, request: Any, call: Call) -> tuple[float | None, float | None]:
