@@ -156,6 +156,7 @@ def test_a_table_of_a_value_has_its_fields_and_defaults(page, kind):
         ("layers/log.md", "`configure_logging`", configure_logging),
         ("reference.md", "option", call_options),
         ("testing.md", "`ManualClock`", testing.ManualClock),
+        ("testing.md", "`VirtualTime`", testing.VirtualTime),
         ("testing.md", "`ScriptedTransport`", testing.ScriptedTransport),
         ("testing.md", "`FaultTransport`", testing.FaultTransport),
         ("testing.md", "`FaultServer`", testing.FaultServer),

@@ -1,4 +1,4 @@
-"""Tools to test with: a clock that you own, networks and servers that misbehave on demand."""
+"""Tools to test with: clocks that you own, networks and servers that misbehave on demand."""
 
 from aragora_transport.testing._connection import ReceivedRequest
 from aragora_transport.testing._fault_transport import Faults, FaultTransport
@@ -24,6 +24,7 @@ from aragora_transport.testing._faults import (
 from aragora_transport.testing._manual_clock import ManualClock
 from aragora_transport.testing._scripted import Hang, Reply, ScriptedTransport, Sent
 from aragora_transport.testing._server import FaultServer
+from aragora_transport.testing._virtual_time import VirtualTime
 
 __all__ = [
     "Answer",
@@ -36,6 +37,7 @@ __all__ = [
     "Reply",
     "ScriptedTransport",
     "Sent",
+    "VirtualTime",
     "Wire",
     "close_before_headers",
     "close_without_reading",

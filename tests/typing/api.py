@@ -52,7 +52,15 @@ from aragora_transport.layers import (
 )
 from aragora_transport.state import State
 from aragora_transport.sync import Driven, Driver
-from aragora_transport.testing import Faults, FaultTransport, Hang, ManualClock, Reply, ScriptedTransport
+from aragora_transport.testing import (
+    Faults,
+    FaultTransport,
+    Hang,
+    ManualClock,
+    Reply,
+    ScriptedTransport,
+    VirtualTime,
+)
 
 # ------------------------------------------------------------------------------------ the whole stack
 
@@ -253,6 +261,16 @@ httpx.Client(transport=Driver(RetryTransport(Driven(httpx.HTTPTransport()))))
 assert_type(configure_logging(json=True, level="INFO", stream=sys.stderr), logging.Handler)
 
 # ----------------------------------------------------------------------------------------- testing tools
+
+
+async def answer() -> int:
+    return 42
+
+
+virtual = VirtualTime(seed=7, now=0.0, wall=1e9)
+assert_type(virtual.run(answer()), int)
+assert_type(virtual.rng, random.Random)
+httpx.AsyncClient(transport=resilient("my-api", clock=virtual, rng=virtual.rng))
 
 
 async def testing_tools() -> None:
