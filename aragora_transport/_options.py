@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import reprlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from aragora_transport.policy import RESEND_UNSAFE, ResendUnsafe
 
 RECORD = "aragora_transport"  # in request.extensions the caller's options, in response.extensions the record
 _LONGEST = sys.float_info.max  # seconds: more than this cannot be added to a clock's reading
@@ -21,6 +24,8 @@ class CallOptions:
     attempt_timeout: float | None = None
     max_attempts: int | None = None
     rate_key: str | None = None
+    resend_unsafe: ResendUnsafe | None = None
+    begun: Callable[[Any], object] | None = None  # given the call when it begins: for connectors
 
     def __post_init__(self) -> None:
         for name in ("total_timeout", "attempt_timeout"):
@@ -37,11 +42,13 @@ class CallOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
                 raise _refused(name, value, "a name, or None")
+        if self.resend_unsafe is not None and self.resend_unsafe not in RESEND_UNSAFE:
+            raise _refused("resend_unsafe", self.resend_unsafe, f"one of {', '.join(RESEND_UNSAFE)}, or None")
 
     @property
     def changes_retries(self) -> bool:
         """Whether these decide on sending again."""
-        return self.max_attempts is not None or self.idempotent is not None
+        return (self.max_attempts, self.idempotent, self.resend_unsafe) != (None, None, None)
 
 
 def _is_number(value: object, kinds: Any) -> bool:
@@ -63,6 +70,7 @@ def call_options(
     attempt_timeout: float | None = None,
     max_attempts: int | None = None,
     rate_key: str | None = None,
+    resend_unsafe: ResendUnsafe | None = None,
 ) -> dict[str, Any]:
     """Options for one request, to pass as httpx's `extensions=`.
 
@@ -71,6 +79,7 @@ def call_options(
     `total_timeout`, `attempt_timeout`: seconds, in place of the policy's.
     `max_attempts`: sends in all, in place of the policy's.
     `rate_key`: the rate-limit bucket, in place of the platform's.
+    `resend_unsafe`: what may be sent again of a POST or PATCH, in place of the policy's.
 
     Raises `ValueError` for values that make no sense.
     """
@@ -81,6 +90,7 @@ def call_options(
         attempt_timeout=attempt_timeout,
         max_attempts=max_attempts,
         rate_key=rate_key,
+        resend_unsafe=resend_unsafe,
     )
     return {RECORD: options}
 

@@ -59,6 +59,8 @@ class CallScope(httpx.AsyncBaseTransport):
             call = Call(self, request.method, NO_OPTIONS)
         else:
             call = Call(self, operation_of(request, options), options)
+            if options.begun is not None:
+                options.begun(call)
         extensions[CALL] = call
         try:
             response = await (

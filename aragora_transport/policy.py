@@ -19,7 +19,7 @@ ResendUnsafe = Literal["statuses", "unprocessed", "always"]
 CircuitKey = Literal["platform", "host", "operation"]
 
 _JITTERS = ("guide", "full", "decorrelated")
-_RESEND_UNSAFE = ("statuses", "unprocessed", "always")
+RESEND_UNSAFE = ("statuses", "unprocessed", "always")
 _CIRCUIT_KEYS = ("platform", "host", "operation")
 _ATTEMPT = 30.0  # seconds; the guide's request_timeout
 
@@ -153,7 +153,7 @@ class RetryPolicy:
         _number(owner, "max_delay", self.max_delay, at_least=0)
         _number(owner, "max_retry_after", self.max_retry_after, at_least=0)
         _choice(owner, "jitter", self.jitter, _JITTERS)
-        _choice(owner, "resend_unsafe", self.resend_unsafe, _RESEND_UNSAFE)
+        _choice(owner, "resend_unsafe", self.resend_unsafe, RESEND_UNSAFE)
         object.__setattr__(self, "statuses", http_statuses(owner, "statuses", self.statuses))
         if self.budget is not None and not isinstance(self.budget, RetryBudget):  # pyright: ignore[reportUnnecessaryIsInstance]  # a user may pass anything
             raise ValueError(f"{owner}(budget={_short(self.budget)}): budget must be a RetryBudget or None")

@@ -207,6 +207,7 @@ async def test_options_that_call_options_did_not_make_are_refused(world, value):
         ("idempotent", "True, False or None", ["yes", 1, 0]),
         ("operation", "a name, or None", ["", 7, b"send"]),
         ("rate_key", "a name, or None", ["", 7, b"send"]),
+        ("resend_unsafe", "one of statuses, unprocessed, always, or None", ["never", True]),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_by_name(option, wanted, values):

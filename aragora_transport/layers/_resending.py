@@ -263,7 +263,7 @@ class Resending:
         """Whether a request that does harm when it is processed twice can be sent again."""
         if outcome.error is not None:
             return not sending.was_sent(outcome.error)
-        if self._layer.policy.resend_unsafe == "statuses":
+        if self._layer.resend_unsafe(self._call) == "statuses":
             return True
         limited = outcome.judged is not None and outcome.judged.limited
         return limited or outcome.status in _UNPROCESSED

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport._sending import Sending
+    from aragora_transport.policy import ResendUnsafe
     from aragora_transport.profile import Profile
 
 
@@ -54,7 +55,6 @@ class RetryTransport(Layer):
             budget = Budget(policy.budget, clock)
         self.budget = budget
         self._max_attempts = policy.max_attempts
-        self._unsafe_always = policy.resend_unsafe == "always"
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
@@ -83,12 +83,16 @@ class RetryTransport(Layer):
     async def _followed(self, request: Any, call: Call) -> Any:
         """A request that it may not be safe, or not be possible, to send again."""
         call.max_attempts = call.options.max_attempts or self._max_attempts
-        sending = follow(request, call, self.flavor, unsafe_always=self._unsafe_always)
+        sending = follow(request, call, self.flavor, unsafe_always=self.resend_unsafe(call) == "always")
         try:
             return await self._finish(request, call, sending, await self.attempt(request, call))
         finally:
             if sending is not None:
                 sending.finish()
+
+    def resend_unsafe(self, call: Call) -> ResendUnsafe:
+        """What may be sent again of a request that does harm when it is processed twice."""
+        return call.options.resend_unsafe or self.policy.resend_unsafe
 
     async def attempt(self, request: Any, call: Call) -> Outcome:
         """One send, and what came of it."""

@@ -131,6 +131,15 @@ async def test_an_answered_post_is_sent_again_by_its_status(world, mode, resent,
         assert (status, sent) == (status, 2 if status in resent else 1)
 
 
+async def test_one_call_may_ask_for_more_or_less_than_the_policy_says(world):
+    for mode, wire, sends in (
+        ("unprocessed", Wire(world, ("fully", 500), ("fully", 200)), 1),
+        ("always", Wire(world, ("fully", "ReadTimeout"), ("fully", 200)), 2),
+    ):
+        options = call_options(resend_unsafe=mode)
+        assert await attempts(world, wire, content=b"x", extensions=options) == sends
+
+
 async def test_an_answered_get_is_sent_again_for_every_status_of_the_policy(world):
     for status in (429, 500, 502, 503, 504):
         wire = Wire(world, ("fully", status), ("fully", 200))
