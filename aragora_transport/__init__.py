@@ -1,5 +1,6 @@
 """Resilience for HTTP as httpx transports: timeouts, retries, circuits, rate limits, metrics, logs."""
 
+from aragora_transport._credentials import Secret
 from aragora_transport._options import call_options
 from aragora_transport.correlation import correlation_id, correlation_scope
 from aragora_transport.errors import CircuitOpenError, DeadlineExceededError, RateLimitedError
@@ -29,6 +30,7 @@ __all__ = [
     "RateLimitedError",
     "RetryBudget",
     "RetryPolicy",
+    "Secret",
     "TimeoutPolicy",
     "call_options",
     "correlation_id",

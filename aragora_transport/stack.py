@@ -7,6 +7,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aragora_transport._clock import SYSTEM, Clock
+from aragora_transport._credentials import CredentialTransport, Secret, credentials_of
 from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds
 from aragora_transport._flavor import flavor_of
 from aragora_transport._network import network
@@ -62,6 +63,7 @@ def _build(
     RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
     BreakerTransport     attempt   a circuit that opens stops the rest of the retries
     TimeoutTransport     attempt   a timeout is a failure that the breaker sees
+    (CredentialTransport)          secrets are written on a copy of the request, where any were given
     the real transport
     """
     common: dict[str, Any] = {"platform": platform, "clock": state.clock}
@@ -104,17 +106,26 @@ class Stack(CallScope):
     """A transport with the whole stack in it, as `resilient()` returns it."""
 
     def __init__(
-        self, top: Any, *, policy: Policy, state: State, platform: str, observers: tuple[Observers, ...]
+        self,
+        top: Any,
+        *,
+        policy: Policy,
+        state: State,
+        platform: str,
+        observers: tuple[Observers, ...],
+        credentials: tuple[Secret, ...] = (),
     ) -> None:
         super().__init__(top, platform=platform, clock=state.clock, alarms=state.alarms, observers=observers)
         self.policy = policy
         self.state = state
+        self.credentials = credentials
 
     def describe(self) -> dict[str, Any]:
         """What this stack will do, JSON-able.
 
         `layers`, outermost first, with the values that hold; `worst_case_sends` and
-        `worst_case_seconds` of one call, to the headers (`None` where nothing bounds it).
+        `worst_case_seconds` of one call, to the headers (`None` where nothing bounds it);
+        `credentials`, each placeholder with the origins that its secret goes to.
         """
         return {
             "platform": self.platform,
@@ -122,6 +133,7 @@ class Stack(CallScope):
             "layers": [describe_layer(layer) for layer in layers_of(self.top)],
             "worst_case_sends": 1 if self.policy.retry is None else self.policy.retry.max_attempts,
             "worst_case_seconds": worst_case_seconds(self.policy),
+            "credentials": {secret.placeholder: secret.destinations for secret in self.credentials},
         }
 
     def circuits(self) -> dict[str, dict[str, Any]]:
@@ -250,6 +262,7 @@ def _make(
     rng: random.Random | None,
     state: State | None,
     profile: Profile | None,
+    credentials: Secret | Iterable[Secret],
 ) -> Stack:
     state = _owner(platform, policy, clock, rng, state)
     if profile is not None:
@@ -262,6 +275,9 @@ def _make(
             f"{platform}: the transport below is a resilient one already; two would multiply their retries"
         )
     observers = Observers(on_event)
+    given = credentials_of(platform, credentials)
+    if given:
+        below = CredentialTransport(below, given)
     top = _build(
         below,
         platform=platform,
@@ -271,7 +287,12 @@ def _make(
         registry=registry,
     )
     return Stack(
-        top, policy=policy, state=state, platform=platform, observers=(observers,) if observers else ()
+        top,
+        policy=policy,
+        state=state,
+        platform=platform,
+        observers=(observers,) if observers else (),
+        credentials=given,
     )
 
 
@@ -297,6 +318,7 @@ def resilient(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    credentials: Secret | Iterable[Secret] = (),
     flavor: FlavorName = "httpx",
 ) -> Stack:
     """The standard behaviour for an `httpx.AsyncClient`, as its `transport=`.
@@ -310,6 +332,7 @@ def resilient(
     `clock`, `rng`: whose time and chance the stack goes by, for tests.
     `state`: another stack's `state`, to share circuits, gates and the retry budget with it.
     `profile`: what makes an answer a success (default: by the platform's name, else plain HTTP).
+    `credentials`: one `Secret` or several, whose placeholders stand in URLs and headers.
     `flavor`: "httpx2" makes that package's network transport; a given transport knows its own.
 
     Raises `ValueError` or `TypeError` when the parts do not fit together.
@@ -325,6 +348,7 @@ def resilient(
         rng=rng,
         state=state,
         profile=profile,
+        credentials=credentials,
     )
 
 
@@ -339,6 +363,7 @@ def resilient_sync(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    credentials: Secret | Iterable[Secret] = (),
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
     """The same for an `httpx.Client`; see `resilient`. `transport` is a blocking one."""
@@ -354,6 +379,7 @@ def resilient_sync(
             rng=rng,
             state=state,
             profile=profile,
+            credentials=credentials,
         )
     )
 
@@ -369,6 +395,7 @@ def wrap_client(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    credentials: Secret | Iterable[Secret] = (),
 ) -> ClientT:
     """Put the stack around the transport and every mount of a client that exists; returns that client.
 
@@ -397,6 +424,7 @@ def wrap_client(
             rng=rng,
             state=shared,
             profile=profile,
+            credentials=credentials,
         )
         return BlockingStack(stack) if blocking else stack
 

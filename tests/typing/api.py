@@ -22,6 +22,7 @@ from aragora_transport import (
     RateLimitPolicy,
     RetryBudget,
     RetryPolicy,
+    Secret,
     TimeoutPolicy,
     call_options,
     correlation_id,
@@ -65,6 +66,9 @@ from aragora_transport.testing import (
 # ------------------------------------------------------------------------------------ the whole stack
 
 httpx.AsyncClient(transport=resilient("my-api"))
+httpx.AsyncClient(
+    transport=resilient("my-api", credentials=Secret("token", origin="https://api.example.com"))
+)
 httpx.AsyncClient(transport=resilient("my-api", httpx.AsyncHTTPTransport(http2=True), policy=Policy()))
 httpx.Client(transport=resilient_sync("my-api"))
 httpx.Client(transport=resilient_sync("my-api", httpx.HTTPTransport(retries=0), policy=Policy.recommended()))
