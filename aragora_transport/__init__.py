@@ -12,7 +12,7 @@ from aragora_transport.policy import (
     RetryPolicy,
     TimeoutPolicy,
 )
-from aragora_transport.profile import Judgement, Profile
+from aragora_transport.profile import Bucket, Judgement, Profile
 from aragora_transport.result import ConnectorResult
 from aragora_transport.stack import resilient, resilient_sync, wrap_client
 
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BreakerPolicy",
+    "Bucket",
     "CircuitOpenError",
     "ConnectorResult",
     "DeadlineExceededError",

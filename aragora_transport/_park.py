@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._body import finish
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aragora_transport._flavor import Flavor
 
 SMALL = 65_536  # bytes
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by its header
 BRIEFLY = 1.0  # seconds that draining a failed answer may take: its body may stall as well
 
 
@@ -37,7 +39,8 @@ class _Reader:
 
     async def read(self, limit: int, out_of_time: Callable[[], bool] | None = None) -> None:
         """Read on until the end, until more than `limit` bytes are held, or until the time is over."""
-        self._rest = iter(self.inner) if self.blocking else aiter(self.inner)
+        if self._rest is None:
+            self._rest = iter(self.inner) if self.blocking else aiter(self.inner)
         while self.size <= limit and (out_of_time is None or not out_of_time()):
             try:
                 chunk = next(self._rest) if self.blocking else await anext(self._rest)
@@ -113,11 +116,25 @@ async def close(response: Any, call: Call) -> None:
         await asyncio.shield(asyncio.ensure_future(response.stream.aclose()))
 
 
+async def begins(response: Any, beginnings: tuple[bytes, ...], call: Call, flavor: Flavor) -> bool:
+    """Whether the decoded body begins with one of these, as far as its first chunk tells."""
+    reader = response.stream = _reader(response, call, flavor)
+    await _read_in_time(reader, 0, call, flavor)
+    start = b"".join(reader.chunks)
+    if "content-encoding" in response.headers:
+        try:
+            start = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(start, max(map(len, beginnings)))
+        except zlib.error:  # brotli or zstandard, or broken
+            return False
+    return start.startswith(beginnings)
+
+
 async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:
     """The decoded body if it has at most 64 KiB, else `None`; the caller reads it again as usual."""
-    reader = _reader(response, call, flavor)
-    response.stream = reader
-    await reader.read(SMALL)
+    reader = response.stream
+    if not isinstance(reader, _Reader):
+        reader = response.stream = _reader(response, call, flavor)
+    await _read_in_time(reader, SMALL, call, flavor)
     if not reader.complete:
         return None
     raw = b"".join(reader.chunks)
@@ -128,6 +145,21 @@ async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:
     except flavor.module.DecodingError:
         return None  # the caller will meet it, where it belongs
     return content if len(content) <= SMALL else None
+
+
+async def _read_in_time(reader: _Reader, limit: int, call: Call, flavor: Flavor) -> None:
+    """Read on, for as long as a body may be silent; a thread is bounded by httpx's read timeout alone."""
+    if call.blocking or call.idle is None:
+        await reader.read(limit)
+        return
+    alarm = call.alarms.start(call.clock.monotonic() + call.idle)
+    try:
+        await reader.read(limit)
+    except BaseException as error:
+        if alarm.stop(error):
+            raise call.too_late(flavor, "body_idle", call.idle) from None
+        raise
+    alarm.stop()
 
 
 async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:

@@ -6,12 +6,13 @@ buckets, is one more value of this class; retry, breaker, rate limit and metrics
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from aragora_transport._park import close, read_small
+from aragora_transport._park import begins, close, read_small
 from aragora_transport._retry_after import told_number, told_wait
 from aragora_transport.policy import http_statuses
 
@@ -32,8 +33,10 @@ class Judgement:
     `verdict`: for the circuit: "success", "failure", or "neither" (429 says nothing of its health).
     `retryable`: sent again; `None` leaves it to `RetryPolicy.statuses`.
     `wait`: seconds that the platform asked to wait, where it did. It may be handed on as the platform
-        wrote it: text that is a number is one, and what is no sane wait counts as none told.
+        wrote it: text that is a number is one, and what is no sane wait counts as none told. For a failure
+        without one the answer's headers are asked.
     `limited`: the platform refused because of its rate limit; the gate closes for `wait`.
+    `wide`: that limit is the widest that the request falls under: its last bucket is closed, not its first.
     `code`: the platform's own error code, for logs, records and results.
     """
 
@@ -41,6 +44,7 @@ class Judgement:
     retryable: bool | None = None
     wait: float | None = None
     limited: bool = False
+    wide: bool = False
     code: str | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +69,32 @@ SUCCESS = Judgement(verdict="success")
 FAILURE = Judgement(verdict="failure")
 
 
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What a platform counts together: those of one method, say, or all that go to one chat.
+
+    `key`: its name, which appears in errors and events: never put a secret in it.
+    `rates`: the limits that the platform publishes for it, each as (requests, seconds): never so many in
+        any such time. They are kept on our side where `RateLimitPolicy.published` says so.
+    """
+
+    key: str
+    rates: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key:  # pyright: ignore[reportUnnecessaryIsInstance]  # users err
+            raise ValueError(f"Bucket(key={self.key!r}): key must be a name")
+        for requests, seconds in self.rates:
+            if not (requests >= 1 and seconds > 0):
+                raise ValueError(
+                    f"Bucket(rates={reprlib.repr(self.rates)}): each must be (requests, seconds), "
+                    "at least 1 in more than 0"
+                )
+
+
+RateKey = str | Bucket | tuple[str | Bucket, ...] | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
     """What one platform does differently from plain HTTP.
@@ -73,24 +103,37 @@ class Profile:
         `body` is the whole body where `reads_body` asked for it, else `None`.
     `reads_body(response)`: whether to read the body first, at most 64 KiB; the caller reads it again
         as usual. A longer body is not given.
+    `success_begins`: how bodies begin, decoded, that are a success below 400: one that does is neither
+        read further nor classified.
     `retry_statuses`: sent again in addition to the policy's.
-    `rate_key(request)`: the rate-limit bucket of a request, or `None` for the whole platform.
+    `rate_key(request)`: the rate-limit bucket of a request, by name or as a `Bucket`; several, the one that
+        a 429 speaks of first and the widest last; or `None` for the whole platform.
+    `told_bucket(request, response)`: the first bucket by the platform's own name, where its answers tell
+        that; from then on it is that of all requests with this first bucket.
     `long_poll(request)`: seconds that the platform may keep a request before it answers, which raise
         the attempt limit; `None` for an ordinary request.
+    `secrets`: finds what must not be seen of a URL; each group is a secret.
     """
 
     name: str = "http"
     classify: Callable[[Any, bytes | None], Judgement | None] | None = None
     reads_body: Callable[[Any], bool] | None = None
+    success_begins: tuple[bytes, ...] = ()
     retry_statuses: frozenset[int] = frozenset()
-    rate_key: Callable[[Any], str | None] | None = None
+    rate_key: Callable[[Any], RateKey] | None = None
+    told_bucket: Callable[[Any, Any], str | None] | None = None
     long_poll: Callable[[Any], float | None] | None = None
+    secrets: re.Pattern[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("classify", "reads_body", "rate_key", "long_poll"):
+        for name in ("classify", "reads_body", "rate_key", "told_bucket", "long_poll"):
             given = getattr(self, name)
             if given is not None and not callable(given):
                 raise ValueError(f"Profile({name}={reprlib.repr(given)}): {name} must be a callable or None")
+        beginnings: Any = self.success_begins
+        if type(beginnings) is not tuple:
+            shown = reprlib.repr(beginnings)
+            raise ValueError(f"Profile(success_begins={shown}): it must be a tuple of bytes")
         statuses = http_statuses("Profile", "retry_statuses", self.retry_statuses)
         object.__setattr__(self, "retry_statuses", statuses)
 
@@ -98,6 +141,12 @@ class Profile:
     def plain(self) -> bool:
         """Whether a status below 400 is a success without another look."""
         return self.classify is None
+
+    def secrets_in(self, url: str) -> list[str]:
+        """What must not be seen of this URL."""
+        if self.secrets is None:
+            return []
+        return [group for found in self.secrets.finditer(url) for group in found.groups() if group]
 
 
 PLAIN = Profile()
@@ -110,10 +159,7 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
         judged: Judgement | None = None
         if profile.classify is not None:
             try:
-                body = None
-                if profile.reads_body is not None and profile.reads_body(response):
-                    body = await read_small(response, call, flavor)
-                judged = _classified(profile, profile.classify(response, body))
+                judged = await _by_profile(profile, profile.classify, response, call, flavor)
             except BaseException:
                 await close(response, call)  # the error goes to the caller in its place: nobody else can
                 raise
@@ -122,12 +168,23 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
     return known
 
 
-def _classified(profile: Profile, judged: Any) -> Judgement | None:
+async def _by_profile(
+    profile: Profile, classify: Any, response: Any, call: Call, flavor: Flavor
+) -> Judgement | None:
+    body = None
+    if profile.reads_body is not None and profile.reads_body(response):
+        beginnings = profile.success_begins
+        if beginnings and response.status_code < 400 and await begins(response, beginnings, call, flavor):
+            return SUCCESS
+        body = await read_small(response, call, flavor)
+    judged: Any = classify(response, body)
     if judged is not None and not isinstance(judged, Judgement):
         raise TypeError(
             f"classify() of the profile {profile.name!r} returned {reprlib.repr(judged)}; it must return a "
             "Judgement, or None for what plain HTTP says"
         )
+    if judged is not None and judged.wait is None and judged.failed:
+        return replace(judged, wait=told_wait(response.headers, call.clock.time()))
     return judged
 
 
@@ -141,11 +198,3 @@ def _plain_http(response: Any, call: Call) -> Judgement:
     # 501 and 505 say that the server will never do this, not that it is unwell.
     failed = status >= 500 and status not in (501, 505)  # HTTP's server errors
     return Judgement(verdict="failure" if failed else "success", wait=wait)
-
-
-_PROFILES: dict[str, Profile] = {}
-
-
-def profile_for(platform: str) -> Profile:
-    """The profile of a platform that is known by name, else plain HTTP."""
-    return _PROFILES.get(platform, PLAIN)

@@ -30,7 +30,8 @@ from aragora_transport.policy import (
     RetryPolicy,
     TimeoutPolicy,
 )
-from aragora_transport.profile import Profile, profile_for
+from aragora_transport.profile import Profile
+from aragora_transport.profiles import profile_for
 from aragora_transport.state import State
 from aragora_transport.sync import Driven, Driver
 

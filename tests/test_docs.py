@@ -17,6 +17,7 @@ import pytest
 import aragora_transport
 from aragora_transport import (
     BreakerPolicy,
+    Bucket,
     Judgement,
     Policy,
     Profile,
@@ -131,6 +132,7 @@ def test_every_setting_is_in_one_of_these_tables():
         ("layers/retry.md", RetryBudget),
         ("reference.md", Profile),
         ("reference.md", Judgement),
+        ("reference.md", Bucket),
         ("reference.md", Attempt),
         ("testing.md", testing.Reply),
         ("testing.md", testing.Faults),

@@ -10,6 +10,7 @@ import pytest
 
 from aragora_transport import (
     BreakerPolicy,
+    Bucket,
     CircuitOpenError,
     DeadlineExceededError,
     Judgement,
@@ -291,8 +292,11 @@ def test_a_wait_as_a_platform_wrote_it_becomes_a_sane_one_or_none(wait, kept):
         (lambda: Profile(rate_key=7), "rate_key must be a callable or None"),
         (lambda: Profile(retry_statuses=202), "retry_statuses must be a set of HTTP statuses"),
         (lambda: Profile(retry_statuses={1000}), "1000 is not an HTTP status"),
+        (lambda: Profile(success_begins=b"fine"), "success_begins=b'fine'.: it must be a tuple of bytes"),
+        (lambda: Bucket(""), "key must be a name"),
+        (lambda: Bucket("chat", ((0, 1.0),)), "each must be .requests, seconds."),
     ],
-    ids=["verdict", "classify", "rate_key", "one status", "no status"],
+    ids=["verdict", "classify", "rate_key", "one status", "no status", "beginnings", "key", "rates"],
 )
 def test_a_profile_that_makes_no_sense_is_refused(make, says):
     with pytest.raises(ValueError, match=says):

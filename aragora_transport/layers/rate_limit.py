@@ -15,7 +15,7 @@ from aragora_transport._gate import Gates
 from aragora_transport.events import RateLimitWaited
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import RateLimitPolicy
-from aragora_transport.profile import PLAIN, judge
+from aragora_transport.profile import PLAIN, Bucket, judge
 
 if TYPE_CHECKING:
     from aragora_transport._call import Call
@@ -83,7 +83,9 @@ class RateLimitTransport(Layer):
         if call.options.rate_key is not None:
             return call.options.rate_key
         rate_key = self._profile.rate_key
-        return (rate_key(request) if rate_key is not None else None) or self._platform
+        key = (rate_key(request) if rate_key is not None else None) or self._platform
+        first = key[0] if isinstance(key, tuple) else key
+        return first.key if isinstance(first, Bucket) else first
 
     async def _wait(self, gate: Gate, key: str, request: Any, call: Call) -> None:
         began = call.clock.monotonic()

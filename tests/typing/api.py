@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from aragora_transport import (
     BreakerPolicy,
+    Bucket,
     CircuitOpenError,
     ConnectorResult,
     DeadlineExceededError,
@@ -168,6 +169,13 @@ def host(request: httpx.Request) -> str | None:
 
 
 resilient("my-api", profile=Profile(name="my-api", classify=classify, rate_key=host))
+
+
+def buckets(request: httpx.Request) -> tuple[Bucket | str, ...]:
+    return (Bucket(request.url.path, rates=((20, 60.0),)), "everything")
+
+
+resilient("my-api", profile=Profile(rate_key=buckets, success_begins=(b"fine",)))
 LogTransport(httpx.AsyncHTTPTransport(), profile=Profile(retry_statuses=frozenset({202})))
 assert_type(Judgement(verdict="neither", limited=True, wait=1.5).wait, float | None)
 
