@@ -28,6 +28,9 @@ _TURNS = 10
 class Alarm(Protocol):
     """A running time limit."""
 
+    rang: bool  # it has, or it is one that cannot rest
+    task: Any  # whose it is; `None` while it rests
+
     def stop(self, error: BaseException | None = None) -> bool:
         """End the limit; true when `error` is its doing and stands for "time is up".
 
@@ -54,7 +57,10 @@ class Alarms:
             # Loops come and go (one asyncio.run after another); what a closed one left is dropped here.
             self._benches = {loop_: bench for loop_, bench in self._benches.items() if not loop_.is_closed()}
             bench = self._benches[loop] = _Bench(self._clock)
-        alarm = bench.free.pop() if bench.free else TaskAlarm(bench)
+        try:
+            alarm = bench.free.pop()
+        except IndexError:
+            alarm = TaskAlarm(bench)
         alarm.task = task = asyncio.current_task(loop)
         alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # what is awaited runs in a task
         alarm.due = due
@@ -157,6 +163,9 @@ class _ScopeAlarm:
     """A limit on what one trio task awaits: trio's own cancel scope does the work."""
 
     __slots__ = ("_call_off", "_scope")
+
+    rang = True  # a scope cannot rest: it must be left where it was entered
+    task: Any = None
 
     def __init__(self, clock: Clock, due: float) -> None:
         self._call_off: Callable[[], object] | None = None

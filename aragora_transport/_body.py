@@ -62,13 +62,13 @@ class _AsyncBody(_Body):
 
     async def __anext__(self) -> bytes:
         call = self.call
-        alarm = call.alarm
+        alarm: Any = call.alarm  # one of asyncio's: no other rests
         try:
             if alarm is None:
                 return await self._next()
             # The attempt's alarm, which lies at rest, goes on as that of the body.
             alarm.task = task = current_task()
-            alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # bodies are read in tasks
+            alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # it runs in one
             alarm.due = due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
             if alarm.queued > due:
                 alarm.bench.queue(alarm)  # its time had come while it was at rest

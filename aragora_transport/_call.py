@@ -7,24 +7,25 @@ keeping a record keeps nothing else alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aragora_transport._options import NO_OPTIONS
 from aragora_transport._redact import describe_error
 from aragora_transport.correlation import current, new_id
 from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
-    from aragora_transport._alarm import Alarms, TaskAlarm
+    from aragora_transport._alarm import Alarm, Alarms
     from aragora_transport._clock import Waiter
     from aragora_transport._flavor import Flavor
-    from aragora_transport._options import CallOptions
     from aragora_transport._scope import CallScope
-    from aragora_transport.events import Event
+    from aragora_transport.events import Event, Observers
 
 CALL = "aragora_transport.call"  # in request.extensions, while it runs
 
+Handler = Callable[[Any, "Call"], Awaitable[Any]]  # (request, call) -> response
 Hook = Callable[["Call", BaseException | None, bool], object]  # (call, error, complete) at a body's end
 
 
@@ -66,11 +67,12 @@ class Call:
     """
 
     # What most calls never change are class attributes: a call begins with as few stores as possible.
+    options = NO_OPTIONS
     attempt = 1  # the send under way, or the last one
     max_attempts = 1
     attempt_began: float | None = None  # the first one begins with the call
     history: tuple[Attempt, ...] = ()  # the attempts before the present one
-    ended: float | None = None
+    ended: float | None = None  # the call; while it goes on, an attempt whose answer was dropped
     status: int | None = None
     error: str | None = None
     hidden: str | None = None  # the failure inside an answer whose status tells of none
@@ -78,21 +80,19 @@ class Call:
     deadline: float | None = None  # when the clock reads this, the call is over
     total: float | None = None  # the limit that the deadline came from, for error messages
     idle: float | None = None  # the longest silence of the body
-    alarm: TaskAlarm | None = None  # the attempt's, at rest: it goes on as that of the body
+    alarm: Alarm | None = None  # the attempt's, at rest: it goes on as that of the body
     gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
     gates_passed = 0  # attempts that were let through, at once or after a wait
     gates_blocked = 0  # attempts that were held or refused
     gated = False  # the present attempt is held at a gate, or was refused there
     interrupter: Interrupter | None = None
+    observers: tuple[Observers, ...] = ()  # of layers that the call reached through somebody else's transport
     _id: str | None = None
 
-    def __init__(self, scope: CallScope, operation: str, options: CallOptions) -> None:
+    def __init__(self, scope: CallScope, operation: str) -> None:
         self.scope = scope
         self.operation = operation
-        self.options = options
-        self.blocking = scope.blocking
         self.clock = scope.clock
-        self.observers = scope.observers.copy()
         self.hooks: list[Hook] = []  # told how the body of the present attempt ended
         self.began = scope.clock.monotonic()
         self._scope_id = current.get()
@@ -101,6 +101,11 @@ class Call:
     def platform(self) -> str:
         """The name that the stack was given."""
         return self.scope.platform
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it is a thread that waits, not a task."""
+        return self.scope.blocking
 
     @property
     def alarms(self) -> Alarms:
@@ -157,7 +162,8 @@ class Call:
 
     def emit(self, kind: type[Event], **details: Any) -> None:
         """Tell the observers, if there are any; the event is built only then."""
-        if self.observers:
+        observers = (*self.scope.observers, *self.observers)
+        if observers:
             event = kind(
                 platform=self.platform,
                 operation=self.operation,
@@ -165,8 +171,12 @@ class Call:
                 attempt=self.attempt,
                 **details,
             )
-            for observer in self.observers:
+            for observer in observers:
                 observer(event)
+
+    def join(self, observers: tuple[Observers, ...]) -> None:
+        """Let these know of what happens from now on, too."""
+        self.observers += tuple(one for one in observers if one not in self.observers)
 
     def body_ended(self, error: BaseException | None, complete: bool) -> None:
         """The body was read to its end, failed with `error`, or was closed before its end."""
@@ -198,8 +208,10 @@ class Call:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
         self._stop_alarm()
         hooks, self.hooks = self.hooks, []
+        self.ended = self.clock.monotonic()
         for hook in hooks:
             hook(self, None, True)
+        self.ended = None  # the call goes on
 
     def _stop_alarm(self) -> None:
         if self.alarm is not None:

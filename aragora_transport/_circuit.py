@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pybreaker
 
 from aragora_transport._era import CLOSED, HALF_OPEN, OPEN, Change, Era, Permit, Probe
-from aragora_transport._window import ENOUGH, Window
+from aragora_transport._window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,10 +33,9 @@ class FailedAnswerError(Exception):
 class WindowStorage(pybreaker.CircuitBreakerStorage):
     """pybreaker's view of a window: it opens the circuit when `counter` reaches its `fail_max`."""
 
-    def __init__(self, window: Window, clock: Clock) -> None:
+    def __init__(self, window: Window) -> None:
         super().__init__("window")
         self._window = window
-        self._clock = clock
         self._state: str = CLOSED
         self._successes = 0
 
@@ -50,7 +49,7 @@ class WindowStorage(pybreaker.CircuitBreakerStorage):
     def reset_counter(self) -> None:
         # pybreaker resets a consecutive count on every success, and when it closes the circuit.
         if self._state == CLOSED:
-            self._window.fresh.append(self._clock.monotonic())
+            self._window.succeeded()
         else:
             self._window.clear()
 
@@ -135,14 +134,14 @@ class Circuit:
         # A user's storage counts by itself, and is told of every outcome.
         self._window = None if storage is not None else Window(policy, clock)
         users = tuple(listeners)
-        # A success of a closed circuit is only noted, unless a listener or a storage of others must know.
-        self._straight = None if users else self._window
+        # Where a success of a closed circuit is noted, unless a listener or a storage of others must know.
+        self.noted = None if users or self._window is None else self._window.fresh
         self.breaker = pybreaker.CircuitBreaker(
             fail_max=policy.failure_threshold,
             reset_timeout=0.0,  # when to probe is the gate's to say
             success_threshold=policy.success_threshold,
             listeners=[_Listener(self), *users],
-            state_storage=storage if self._window is None else WindowStorage(self._window, clock),
+            state_storage=storage if self._window is None else WindowStorage(self._window),
             name=key,
             throw_new_error_on_trip=False,
         )
@@ -200,11 +199,6 @@ class Circuit:
     # --- settling: each permit is settled once ---
 
     def success(self, permit: Permit) -> None:
-        if self._straight is not None and permit is self.era:
-            self._straight.fresh.append(self._clock.monotonic())
-            if len(self._straight.fresh) > ENOUGH:
-                self._straight.take_in()
-            return
         with self._lock:
             if self._counts(permit):
                 try:

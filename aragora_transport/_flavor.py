@@ -14,7 +14,7 @@ from typing import Any, Literal
 from aragora_transport import errors
 
 FlavorName = Literal["httpx", "httpx2"]
-_INSIDE = ("below", "top", "transport", "_transport", "wrapped", "_wrapped", "inner", "_inner")
+_INSIDE = ("below", "_below", "top", "transport", "_transport", "wrapped", "_wrapped", "inner", "_inner")
 
 
 class Flavor:

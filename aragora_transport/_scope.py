@@ -11,14 +11,16 @@ from aragora_transport._body import body_class
 from aragora_transport._call import CALL, Call
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
-from aragora_transport._options import NO_OPTIONS, RECORD, operation_of
+from aragora_transport._options import RECORD, operation_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from types import TracebackType
     from typing import Self
 
+    from aragora_transport._call import Handler
     from aragora_transport._clock import Clock
-    from aragora_transport.events import Observer
+    from aragora_transport.events import Observers
 
 
 class CallScope(httpx.AsyncBaseTransport):
@@ -32,19 +34,22 @@ class CallScope(httpx.AsyncBaseTransport):
         top: Any,
         *,
         platform: str,
+        handle: Handler | None = None,
         clock: Clock = SYSTEM,
         alarms: Alarms | None = None,
-        observers: tuple[Observer, ...] = (),
+        observers: tuple[Observers, ...] = (),
+        detailed: bool = False,
     ) -> None:
         self.top = top
+        self._handle = handle or self._into_top
         self.platform = platform
         self.clock = clock
         self.alarms = alarms or Alarms(clock)
         self.blocking = False
         self._manual = clock.manual
         self.flavor = flavor_of(top)
-        self.observers = list(observers)
-        self.detailed = bool(observers)  # they want to know of every attempt, not just of those that fail
+        self.observers = observers
+        self.detailed = detailed  # whether they want to know of every attempt, not just of those that fail
         self._body = body_class(self.flavor, blocking=False)
 
     def block(self) -> None:
@@ -54,18 +59,17 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions: dict[str, Any] = request.extensions
-        options = extensions.get(RECORD, NO_OPTIONS)
-        if options is NO_OPTIONS:
-            call = Call(self, request.method, NO_OPTIONS)
+        options = extensions.get(RECORD)
+        if options is None:
+            call = Call(self, request.method)
         else:
-            call = Call(self, operation_of(request, options), options)
+            call = Call(self, operation_of(request, options))
+            call.options = options
             if options.begun is not None:
                 options.begun(call)
         extensions[CALL] = call
         try:
-            response = await (
-                self._timed(request) if self._manual else self.top.handle_async_request(request)
-            )
+            response = await (self._timed if self._manual else self._handle)(request, call)
             call.ended = self.clock.monotonic()  # until the body ends
         except BaseException as error:
             call.ended = self.clock.monotonic()
@@ -92,14 +96,17 @@ class CallScope(httpx.AsyncBaseTransport):
             response.stream = body
         return response
 
-    async def _timed(self, request: Any) -> Any:
+    def _into_top(self, request: Any, _: Call) -> Awaitable[Any]:
+        answer: Awaitable[Any] = self.top.handle_async_request(request)
+        return answer
+
+    async def _timed(self, request: Any, call: Call) -> Any:
         """Into the layers by a clock that must know of each call that is under way."""
-        call: Call = request.extensions[CALL]
         clock: Any = self.clock
         clock.call_began()
         call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
         try:
-            return await self.top.handle_async_request(request)
+            return await self._handle(request, call)
         finally:
             clock.call_ended()
 

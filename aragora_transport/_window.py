@@ -17,8 +17,8 @@ _SLICES = 20  # the window slides in twentieths of its length
 class Window:
     """The attempts of the last `window` seconds, or the last `failure_threshold` where those are more.
 
-    A success is only noted, by `fresh.append(now)`; it is counted when a failure asks, or when there are
-    `ENOUGH` of them.
+    A success is only noted, in `fresh`, by whoever knows of it; it is counted when a failure asks, or when
+    there are `ENOUGH` of them.
     """
 
     def __init__(self, policy: BreakerPolicy, clock: Clock) -> None:
@@ -27,6 +27,7 @@ class Window:
         self._now = clock.monotonic
         self._slices_a_second = _SLICES / policy.window
         self._lock = threading.Lock()
+        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
         self.clear()
 
     def clear(self) -> None:
@@ -35,14 +36,16 @@ class Window:
             self._recent: deque[bool] = deque(maxlen=self._least)  # True is a failure
             self._slices: deque[list[int]] = deque()  # [slice number, attempts, failures]
             self._newest: list[int] = [-1, 0, 0]
-            self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
+            self.fresh.clear()
             self._attempts = 0
             self._failures = 0
 
-    def take_in(self) -> None:
-        """Count the successes that were only noted so far."""
-        with self._lock:
-            self._take_in()
+    def succeeded(self) -> None:
+        """One attempt succeeded."""
+        self.fresh.append(self._now())
+        if len(self.fresh) > ENOUGH:
+            with self._lock:
+                self._take_in()
 
     def _take_in(self) -> None:
         fresh = self.fresh

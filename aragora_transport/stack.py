@@ -22,7 +22,7 @@ from aragora_transport.layers import (
     RetryTransport,
     TimeoutTransport,
 )
-from aragora_transport.layers._layer import checked, layers_of
+from aragora_transport.layers._layer import checked, handler_of, layers_of, observers_of
 from aragora_transport.policy import (
     BreakerPolicy,
     Policy,
@@ -113,10 +113,18 @@ class Stack(CallScope):
         policy: Policy,
         state: State,
         platform: str,
-        observers: tuple[Observers, ...],
+        users: Observers,
         credentials: tuple[Secret, ...] = (),
     ) -> None:
-        super().__init__(top, platform=platform, clock=state.clock, alarms=state.alarms, observers=observers)
+        super().__init__(
+            top,
+            handle=handler_of(top),
+            platform=platform,
+            clock=state.clock,
+            alarms=state.alarms,
+            observers=(*([users] if users else []), *observers_of(top)),
+            detailed=bool(users),
+        )
         self.policy = policy
         self.state = state
         self.credentials = credentials
@@ -158,7 +166,7 @@ class Stack(CallScope):
         """How often an observer, ours or a user's, or a listener of a circuit raised."""
         circuits = self.state.circuits
         listeners = 0 if circuits is None else circuits.listener_failures
-        return listeners + sum(observer.failures for observer in self._everyone())
+        return listeners + sum(observer.failures for observer in self.observers)
 
     def _circuit(self, key: str | None) -> Any:
         if self.state.circuits is None:
@@ -176,16 +184,8 @@ class Stack(CallScope):
                 worst=self.state.circuits.worst(),
                 **change._asdict(),
             )
-            for observer in self._everyone():
+            for observer in self.observers:
                 observer(event)
-
-    def _everyone(self) -> list[Observers]:
-        layers = [getattr(layer, "observer", None) for layer in layers_of(self.top)]
-        return [*self._user_observers, *(observer for observer in layers if observer is not None)]
-
-    @property
-    def _user_observers(self) -> tuple[Observers, ...]:
-        return tuple(observer for observer in self.observers if isinstance(observer, Observers))
 
 
 class BlockingStack(Driver):
@@ -275,7 +275,7 @@ def _make(
         raise ValueError(
             f"{platform}: the transport below is a resilient one already; two would multiply their retries"
         )
-    observers = Observers(on_event)
+    users = Observers(on_event)
     given = credentials_of(platform, credentials)
     if given:
         below = CredentialTransport(below, given)
@@ -287,14 +287,7 @@ def _make(
         profile=profile or profile_for(platform),
         registry=registry,
     )
-    return Stack(
-        top,
-        policy=policy,
-        state=state,
-        platform=platform,
-        observers=(observers,) if observers else (),
-        credentials=given,
-    )
+    return Stack(top, policy=policy, state=state, platform=platform, users=users, credentials=given)
 
 
 def _below(platform: str, transport: Any, flavor: FlavorName, *, blocking: bool) -> Any:

@@ -189,7 +189,7 @@ async def test_options_stand_beside_other_extensions(world):
     assert [sent.extensions["sni_hostname"] for sent in network.sent] == ["other.test"]
 
 
-@pytest.mark.parametrize("value", [None, {}, {"operation": "x"}, 3, call_options()], ids=repr)
+@pytest.mark.parametrize("value", [{}, {"operation": "x"}, 3, call_options()], ids=repr)
 async def test_options_that_call_options_did_not_make_are_refused(world, value):
     network = world.scripted(200)
     with pytest.raises(TypeError, match=r"extensions\['aragora_transport'\] is .*call_options\(\)") as caught:

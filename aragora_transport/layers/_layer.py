@@ -1,24 +1,29 @@
 """What every layer shares: the transport below, opening and closing it, and the order that makes sense.
 
+A client, or a transport of somebody else, calls a layer as it calls any transport. One layer of ours calls
+the next one directly, and passes the call along: nothing has to be looked up again.
+
 Not an extension point: a layer of your own needs nothing but `httpx.AsyncBaseTransport`.
 """
 
 from __future__ import annotations
 
-import functools
 import reprlib
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
+from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._flavor import flavor_of, inside_of
 from aragora_transport._scope import CallScope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
     from types import TracebackType
+
+    from aragora_transport._call import Call, Handler
+    from aragora_transport.events import Observers
 
 T = TypeVar("T")
 
@@ -60,19 +65,43 @@ class Layer(httpx.AsyncBaseTransport):
         checked(f"{name}(platform=...)", platform, str)
         checked(f"{name}(clock=...)", clock, Clock)
         _check_order(self, below)
-        self.below = below
+        self._below = below
+        self._link = _linked(below)
+        self.next = handler_of(below)
         self.flavor = flavor_of(below)
         self._clock = clock
         self._platform = platform
         self._scope: CallScope | None = None
 
-    async def _alone(self, request: Any, handle: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-        """Handle a request that comes with no call, by the layer's own `handle`: it is the outermost one."""
-        if self._scope is None:
-            # Not `self`: what instrumentation puts on the instance, or a subclass in front of the layer's
-            # own method, has seen this request already.
-            top = SimpleNamespace(handle_async_request=functools.partial(handle, self), flavor=self.flavor)
-            self._scope = CallScope(top, platform=self._platform, clock=self._clock)
+    @property
+    def below(self) -> Any:
+        """The transport that it stands around."""
+        return self._below
+
+    def observers(self) -> tuple[Observers, ...]:
+        """Its own and those of the layers that follow, outermost first."""
+        observer: Observers | None = getattr(self, "observer", None)  # few have one
+        own = () if observer is None else (observer,)
+        return own if self._link is None else (*own, *self._link.observers())
+
+    def handle(self, request: Any, call: Call) -> Awaitable[Any]:
+        """What the layer does. It hands on by `self.next(request, call)`, as often as it takes."""
+        raise NotImplementedError
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """As every transport: for clients, and for transports of others that stand around this one."""
+        call: Call | None = request.extensions.get(CALL)
+        if call is not None:  # through a transport of somebody else
+            call.join(self.observers())
+            return await self.handle(request, call)
+        if self._scope is None:  # it is the outermost layer
+            self._scope = CallScope(
+                self,
+                handle=self.handle,
+                platform=self._platform,
+                clock=self._clock,
+                observers=self.observers(),
+            )
         return await self._scope.handle_async_request(request)
 
     async def __aenter__(self) -> Self:
@@ -89,6 +118,32 @@ class Layer(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.below.aclose()
+
+
+def _linked(transport: Any) -> Layer | None:
+    """The transport, where it is a layer of ours that can be called directly."""
+    if (
+        isinstance(transport, Layer)
+        # A subclass or an instrument that put its own in front of it must see every request.
+        and type(transport).handle_async_request is Layer.handle_async_request
+        and "handle_async_request" not in vars(transport)
+    ):
+        return transport
+    return None
+
+
+def handler_of(transport: Any) -> Handler:
+    """How to hand on to a transport: straight into a layer of ours, else as to any transport."""
+    layer = _linked(transport)
+    if layer is not None:
+        return layer.handle
+    return lambda request, _: transport.handle_async_request(request)
+
+
+def observers_of(transport: Any) -> tuple[Observers, ...]:
+    """The observers of the layers that are called directly, from this one inwards."""
+    layer = _linked(transport)
+    return () if layer is None else layer.observers()
 
 
 def layers_of(transport: Any) -> list[Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._call import CALL
 from aragora_transport._circuits import Circuits
 from aragora_transport._clock import SYSTEM
 from aragora_transport._era import Era
+from aragora_transport._window import ENOUGH
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import BreakerPolicy
@@ -61,15 +61,12 @@ class BreakerTransport(Layer):
         )
         self._only = self.circuits.get(platform) if policy.key == "platform" else None
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, BreakerTransport.handle_async_request)
+    async def handle(self, request: Any, call: Call) -> Any:
         circuit = self._only or self._circuit(request, call)
         era = circuit.era
         permit = era if era.free else self._admit(circuit, request, call)
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
             if response.status_code < 400 and self._plain and permit.closed:
                 call.hooks.append(permit.hook or self._hook(circuit, permit))
                 return response
@@ -120,10 +117,13 @@ class BreakerTransport(Layer):
     def _hook(self, circuit: Circuit, permit: Permit) -> Hook:
         """What is told how a body ended; one for all that a closed circuit lets through."""
         settled = not permit.closed  # at the headers
+        noted = circuit.noted
 
         def ended(call: Call, error: BaseException | None, complete: bool) -> None:
             if complete:
-                if not settled:
+                if noted is not None and circuit.era is permit and len(noted) < ENOUGH:
+                    noted.append(call.ended)  # type: ignore[arg-type]  # what `success` comes to, without a lock
+                elif not settled:
                     circuit.success(permit)
             elif isinstance(error, self.flavor.TransportError):
                 cause = f"{type(error).__name__} in the body"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._options import NO_OPTIONS
 from aragora_transport._timeouts import cut_short
@@ -16,6 +15,8 @@ from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
 
@@ -40,20 +41,20 @@ class DeadlineTransport(Layer):
         self.policy = checked("DeadlineTransport(policy=...)", policy, TimeoutPolicy)
         self._total = self.policy.total
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, DeadlineTransport.handle_async_request)
+    def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         total = self._total
         if call.options is not NO_OPTIONS:
             total = call.options.total_timeout or total
         if total is None:
-            return await self.below.handle_async_request(request)
+            return self.next(request, call)  # not awaited here: there is nothing to do afterwards
+        return self._within(total, request, call)
+
+    async def _within(self, total: float, request: Any, call: Call) -> Any:
         call.total = total
         call.deadline = deadline = call.began + total
         alarm = None if call.blocking else call.alarms.start(deadline)
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
         except BaseException as error:
             if alarm is not None and alarm.stop(error):
                 raise call.too_late(self.flavor, "total", total) from None

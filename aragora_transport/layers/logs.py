@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._redact import describe_error, one_line
 from aragora_transport.events import (
@@ -55,13 +54,9 @@ class LogTransport(Layer):
         self._plain = profile.plain
         self.observer = Observers(self._observe)
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, LogTransport.handle_async_request)
-        call.observers.append(self.observer)
+    async def handle(self, request: Any, call: Call) -> Any:
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
             if self._plain and response.status_code < 400 and call.attempt == 1:
                 return response
             judged = None if self._plain else await judge(self._profile, response, call, self.flavor)

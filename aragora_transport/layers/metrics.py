@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused
 from aragora_transport.layers._layer import Layer
@@ -72,13 +71,9 @@ class MetricsTransport(Layer):
         # Calls that went straight through, by operation and status: all there is to count for most.
         self._straight: dict[tuple[str, int], Tally] = {}
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, MetricsTransport.handle_async_request)
-        call.observers.append(self.observer)
+    async def handle(self, request: Any, call: Call) -> Any:
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
             if not self._plain:
                 await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
@@ -92,7 +87,7 @@ class MetricsTransport(Layer):
             tally = self._straight.get((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
             if tally is not None:
                 fresh = tally.fresh
-                fresh.append((self._now() - call.began, call.gates_passed))
+                fresh.append((call.ended - call.began, call.gates_passed))  # type: ignore[operator]  # as above
                 if len(fresh) > ENOUGH:
                     tally.take_in()
                 return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._gate import Gates
 from aragora_transport.events import RateLimitWaited
@@ -54,10 +53,7 @@ class RateLimitTransport(Layer):
         self._looks = profile.rate_key is not None or policy.rate is not None
         self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy)  # noqa: S311  # jitter
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, RateLimitTransport.handle_async_request)
+    async def handle(self, request: Any, call: Call) -> Any:
         # With one bucket, no rate to keep and no 429 yet there is no gate to look for.
         if self._gates or self._looks or call.options.rate_key is not None:
             key = self._key(request, call)
@@ -65,7 +61,7 @@ class RateLimitTransport(Layer):
         else:
             key = self._platform
         call.gates_passed += 1
-        response = await self.below.handle_async_request(request)
+        response = await self.next(request, call)
         if response.status_code == 429 or not self._plain:  # Too Many Requests
             judged = await judge(self._profile, response, call, self.flavor)
             if judged.limited and judged.wait is not None:

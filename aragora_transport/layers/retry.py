@@ -10,7 +10,6 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._budget import Budget
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._options import NO_OPTIONS
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow
@@ -56,10 +55,7 @@ class RetryTransport(Layer):
         self.budget = budget
         self._max_attempts = policy.max_attempts
 
-    async def handle_async_request(self, request: Any) -> Any:
-        call: Call | None = request.extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, RetryTransport.handle_async_request)
+    async def handle(self, request: Any, call: Call) -> Any:
         call.max_attempts = self._max_attempts
         if (
             request.method not in IDEMPOTENT_METHODS
@@ -69,7 +65,7 @@ class RetryTransport(Layer):
         ):
             return await self._followed(request, call)
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
         except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
             outcome = Outcome(error=error)
         else:
@@ -97,7 +93,7 @@ class RetryTransport(Layer):
     async def attempt(self, request: Any, call: Call) -> Outcome:
         """One send, and what came of it."""
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
         except Exception as error:  # noqa: BLE001  # as above
             return Outcome(error=error)
         return await self._answered(response, call)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._alarm import TaskAlarm
-from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
 from aragora_transport._timeouts import Timeouts, cut_short, put_back, shortened
 from aragora_transport.layers._layer import Layer, checked
@@ -52,23 +50,19 @@ class TimeoutTransport(Layer):
         # A client sends the same timeouts every time: what follows from the last ones is kept.
         self._usual: tuple[Any, float, float | None] = (_NOTHING_YET, 0.0, None)
 
-    async def handle_async_request(self, request: Any) -> Any:
-        extensions = request.extensions
-        call: Call | None = extensions.get(CALL)
-        if call is None:
-            return await self._alone(request, TimeoutTransport.handle_async_request)
+    async def handle(self, request: Any, call: Call) -> Any:
         usual, seconds, call.idle = self._usual
-        theirs = extensions.get("timeout")
+        theirs = request.extensions.get("timeout")
         if theirs != usual or call.deadline is not None or call.options.attempt_timeout is not None:
             return await self._unusual(request, call, theirs)
         alarm = call.scope.alarms.start(call.clock.monotonic() + seconds)
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
         except BaseException as error:
             if alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None
             raise
-        if self._goes_on and type(alarm) is TaskAlarm and not alarm.rang:
+        if self._goes_on and not alarm.rang:
             alarm.task = None  # at rest, until it goes on as that of the body
             call.alarm = alarm
         else:
@@ -90,7 +84,7 @@ class TimeoutTransport(Layer):
         if due is not None and ours and not call.blocking:
             alarm = call.alarms.start(due)
         try:
-            response = await self.below.handle_async_request(request)
+            response = await self.next(request, call)
         except BaseException as error:
             if alarm is not None and alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None

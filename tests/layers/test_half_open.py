@@ -58,10 +58,9 @@ async def test_of_a_thousand_tasks_exactly_so_many_are_probes(async_world, platf
 @pytest.mark.parametrize("probes", [1, 3])
 async def test_callers_that_keep_asking_get_no_further_probes_through(async_world, platform, probes):
     """They ask again while some probes have come back and others have not."""
-    layer = await half_opened(platform, half_open_probes=probes, success_threshold=3)
     replies = [Reply(after=1.0), Reply(after=2.0), Reply(after=3.0)]
-    platform.network = async_world.scripted(*replies, 200)
-    layer.below = platform.network
+    platform.network = async_world.scripted(503, *replies, 200)
+    layer = await half_opened(platform, half_open_probes=probes, success_threshold=3)
     clock = async_world.clock
     began = clock.monotonic()
 
@@ -91,12 +90,14 @@ def test_of_many_threads_exactly_so_many_are_probes(probes, status):
     refused = threading.Semaphore(0)
 
     def answer(request):
+        if clock.monotonic() < 60.0:
+            return httpx.Response(503)
         sent.append(request)
         assert go.wait(10)
         return httpx.Response(status)
 
     layer = BreakerTransport(
-        Driven(httpx.MockTransport(lambda request: httpx.Response(503))),
+        Driven(httpx.MockTransport(answer)),
         policy=BreakerPolicy(failure_threshold=1, half_open_probes=probes),
         clock=clock,
     )
@@ -113,7 +114,6 @@ def test_of_many_threads_exactly_so_many_are_probes(probes, status):
     with httpx.Client(transport=Driver(layer)) as client, ThreadPoolExecutor(20) as pool:
         client.get(URL)
         clock.advance(60.0)
-        layer.below = Driven(httpx.MockTransport(answer))
         callers = [pool.submit(caller) for _ in range(20)]
         for _ in range(50 * (20 - probes)):  # all requests of those threads that wait for no probe
             assert refused.acquire(timeout=10)
