@@ -35,10 +35,19 @@ class VirtualTime(Clock):
 
     For asyncio alone, and for programs that wait for nothing but time: a real socket looks as idle as a
     sleeping task, and is refused; threads are not waited for while a timer runs. When nothing is left that
-    could wake a task, `run()` raises `RuntimeError` instead of hanging.
+    could wake a task, `run()` raises `RuntimeError` instead of hanging: at once, or, where there are other
+    threads, which might, after `patience` real seconds without a word from them (default 5).
     """
 
-    def __init__(self, *, seed: int = 0, now: float = 0.0, wall: float = 1_700_000_000.0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        now: float = 0.0,
+        wall: float = 1_700_000_000.0,
+        patience: float = 5.0,
+    ) -> None:
+        self.patience = patience
         self.rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
         self.wall = wall - now
         self._now = now
@@ -91,7 +100,7 @@ class VirtualTime(Clock):
 class _Loop(asyncio.SelectorEventLoop):
     def __init__(self, clock: VirtualTime, jump: Callable[[float], None]) -> None:
         self.clock = clock  # the constructor below asks for the time
-        selector = _Selector(jump)
+        selector = _Selector(jump, clock.patience)
         super().__init__(selector)
         selector.sealed = True  # what is registered by now is the loop's own, for calls from other threads
 
@@ -106,9 +115,10 @@ class _Loop(asyncio.SelectorEventLoop):
 class _Selector(selectors.DefaultSelector):
     """Where the event loop waits: here it jumps."""
 
-    def __init__(self, jump: Callable[[float], None]) -> None:
+    def __init__(self, jump: Callable[[float], None], patience: float) -> None:
         super().__init__()
         self._jump = jump
+        self._patience = patience
         self.sealed = False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -127,9 +137,10 @@ class _Selector(selectors.DefaultSelector):
         if timeout is not None:
             self._jump(max(0.0, timeout))
             return ready
-        if alone:
+        ready = super().select(0 if alone else self._patience)
+        if not ready:
+            silent = "there is no other thread" if alone else f"no thread woke one in {self._patience:g} s"
             raise RuntimeError(
-                "VirtualTime: every task waits, no timer runs and there is no other thread: nothing could "
-                "ever wake them"
+                f"VirtualTime: every task waits, no timer runs and {silent}: nothing could ever wake them"
             )
-        return super().select(None)
+        return ready

@@ -130,8 +130,12 @@ def test_a_real_socket_is_refused():
         VirtualTime().run(main())
 
 
-def test_tasks_that_nothing_can_wake_are_an_error_and_are_cleaned_up():
-    cleaned = []
+@pytest.mark.parametrize("threads", [0, 1])
+def test_tasks_that_nothing_can_wake_are_an_error_and_are_cleaned_up(threads):
+    cleaned, release = [], threading.Event()
+    others = [threading.Thread(target=release.wait) for _ in range(threads)]  # that have nothing to do with it
+    for other in others:
+        other.start()
 
     async def main():
         try:
@@ -139,8 +143,13 @@ def test_tasks_that_nothing_can_wake_are_an_error_and_are_cleaned_up():
         finally:
             cleaned.append(True)
 
-    with pytest.raises(RuntimeError, match="nothing could ever wake them"):
-        VirtualTime().run(main())
+    try:
+        with pytest.raises(RuntimeError, match="nothing could ever wake them"):
+            VirtualTime(patience=0.05).run(main())
+    finally:
+        release.set()
+        for other in others:
+            other.join()
     assert cleaned == [True]
 
 
