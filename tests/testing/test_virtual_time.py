@@ -133,7 +133,7 @@ def test_a_real_socket_is_refused():
 @pytest.mark.parametrize("threads", [0, 1])
 def test_tasks_that_nothing_can_wake_are_an_error_and_are_cleaned_up(threads):
     cleaned, release = [], threading.Event()
-    others = [threading.Thread(target=release.wait) for _ in range(threads)]  # that have nothing to do with it
+    others = [threading.Thread(target=release.wait) for _ in range(threads)]  # of somebody else
     for other in others:
         other.start()
 
