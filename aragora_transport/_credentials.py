@@ -22,6 +22,8 @@ from aragora_transport._flavor import flavor_of
 if TYPE_CHECKING:
     from types import TracebackType
 
+CREDENTIALS = "aragora_transport.credentials"  # in request.extensions: further secrets, of this one
+
 Origin = tuple[bytes, bytes, int | None]  # scheme, host, port; `None` is the scheme's usual one
 
 _NAME = re.compile(r"[A-Za-z0-9._~-]+")  # what httpx leaves as it is in any part of a URL
@@ -157,7 +159,8 @@ class CredentialTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: Any) -> Any:
         url = request.url
         origin = (url.raw_scheme, url.raw_host, url.port)
-        used = [secret for secret in self.credentials if origin in secret.origins]
+        given = (*self.credentials, *request.extensions.get(CREDENTIALS, ()))
+        used = [secret for secret in given if origin in secret.origins]
         if not used:
             return await self.transport.handle_async_request(request)
         copy = _written(request, used)
@@ -206,7 +209,8 @@ def _written(request: Any, used: list[Secret]) -> Any:
     return copy
 
 
-def _hidden(text: str, used: list[Secret]) -> str:
+def hidden(text: str, used: Collection[Secret]) -> str:
+    """`text` with placeholders where it repeats a secret."""
     for secret in used:
         for form in secret.forms:
             if len(form) >= _TELLING:
@@ -217,7 +221,7 @@ def _hidden(text: str, used: list[Secret]) -> str:
 def _clean_headers(headers: Any, used: list[Secret]) -> Any:
     """What a platform repeats of a secret, in a redirect's Location above all, is a placeholder again."""
     raw = headers.raw
-    clean = [(name, _hidden(value.decode("latin-1"), used).encode("latin-1")) for name, value in raw]
+    clean = [(name, hidden(value.decode("latin-1"), used).encode("latin-1")) for name, value in raw]
     return headers if clean == raw else type(headers)(clean)
 
 
@@ -229,7 +233,7 @@ def _clean_error(error: BaseException, copy: Any, request: Any, used: list[Secre
         seen.append(cause)
         if getattr(cause, "_request", None) is copy:
             cause.request = request  # type: ignore[attr-defined]  # as httpx's errors have it
-        args = tuple(_hidden(arg, used) if isinstance(arg, str) else arg for arg in cause.args)
+        args = tuple(hidden(arg, used) if isinstance(arg, str) else arg for arg in cause.args)
         if args != cause.args:
             cause.args = args
         cause = cause.__cause__ or cause.__context__

@@ -161,6 +161,20 @@ class Stack(CallScope):
         circuit.reset()
         self._tell(circuit)
 
+    def record(self, *, failure: str | None = None, key: str | None = None) -> None:
+        """Tell the circuit of a key (default: the platform's) of what was not sent through this stack.
+
+        `failure`: why it failed, such as `"ReadTimeout"`; `None` for a success. What comes while the
+        circuit refuses does not count.
+        """
+        circuit = self._circuit(key)
+        permit = circuit.admit()
+        if permit is not None and failure is None:
+            circuit.success(permit)
+        elif permit is not None:
+            circuit.failure(permit, failure)
+        self._tell(circuit)
+
     @property
     def observer_failures(self) -> int:
         """How often an observer, ours or a user's, or a listener of a circuit raised."""
@@ -198,6 +212,7 @@ class BlockingStack(Driver):
         self.circuits = stack.circuits
         self.isolate = stack.isolate
         self.reset = stack.reset
+        self.record = stack.record
         self.state = stack.state
 
     @property

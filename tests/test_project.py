@@ -16,7 +16,10 @@ from types import FunctionType, ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PUBLIC_PACKAGES = ("aragora_transport", "aragora_transport.layers", "aragora_transport.testing")
+PUBLIC_PACKAGES = (
+    *("aragora_transport", "aragora_transport.connectors"),
+    *("aragora_transport.layers", "aragora_transport.testing"),
+)
 OPTIONAL = (
     *("rich", "httpx2", "httpcore2", "h2", "socksio", "uvloop"),  # extras
     *("trio", "opentelemetry", "openai", "telegram", "respx", "hypothesis", "sybil", "pytest"),  # tests

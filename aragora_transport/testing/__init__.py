@@ -1,6 +1,7 @@
 """Tools to test with: clocks that you own, networks and servers that misbehave on demand."""
 
 from aragora_transport.testing._connection import ReceivedRequest
+from aragora_transport.testing._contract import ConnectorContract
 from aragora_transport.testing._fault_transport import Faults, FaultTransport
 from aragora_transport.testing._faults import (
     Answer,
@@ -28,6 +29,7 @@ from aragora_transport.testing._virtual_time import VirtualTime
 
 __all__ = [
     "Answer",
+    "ConnectorContract",
     "FaultServer",
     "FaultTransport",
     "Faults",

@@ -1,0 +1,362 @@
+"""What all connectors share: one client over one stack, and one way from a request to a result."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
+from urllib.parse import quote
+
+import httpx
+
+from aragora_transport import errors
+from aragora_transport._clock import SYSTEM
+from aragora_transport._credentials import CREDENTIALS, Secret, hidden
+from aragora_transport._options import RECORD, CallOptions
+from aragora_transport._redact import describe_error, one_line
+from aragora_transport.connectors._answer import Answer, read_body
+from aragora_transport.layers._resending import is_tls_verification
+from aragora_transport.policy import BreakerPolicy, Policy, ResendUnsafe, RetryPolicy, TimeoutPolicy
+from aragora_transport.profile import judge
+from aragora_transport.profiles import profile_for
+from aragora_transport.result import ConnectorResult
+from aragora_transport.stack import resilient
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from prometheus_client import CollectorRegistry
+
+    from aragora_transport._call import Call
+    from aragora_transport._clock import Clock
+    from aragora_transport._flavor import Flavor
+    from aragora_transport.connectors._files import Download
+    from aragora_transport.profile import Profile
+
+_MOST_SECRETS = 1000  # of webhooks, say, that a connector remembers
+MOST = 32 * 1024 * 1024  # bytes of an answer that are read into memory
+
+
+class Connector:
+    """A client of one platform. Its methods return `ConnectorResult`, whatever platform or network do.
+
+    A platform is a base URL, its secrets, `read(answer)`, and one short method for each operation, which
+    is one `_request()`. An async context manager; without `async with`, call `aclose()` when done.
+
+    `base_url`: of the API, for local servers and gateways.
+    `secrets`: tokens by name, sent to the base URL's origin alone; `self._secrets[name]` stands for one
+        in paths and headers.
+    `policy`: what the stack does (default: the guide's numbers).
+    `transport`: what sends (default: httpx's own, with the proxies of the environment).
+    `registry`, `clock`: as for `resilient()`.
+    `enable_circuit_breaker`, `circuit_breaker_threshold` (failures), `circuit_breaker_cooldown` and
+        `request_timeout` (seconds, of one attempt): change the policy; by default as it says, which is
+        on, 5, 60 and 30.
+    `resend_unsafe`: what may be sent again of a send that is not known to be harmless twice; by default
+        only what was refused unprocessed, see `RetryPolicy`.
+    """
+
+    platform_name: str = ""  # for logs, metrics and the profile; by default from the class's name
+    profile: ClassVar[Profile | None] = None  # where the platform is none that is known by name
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.platform_name == "" and "platform_name" not in vars(cls):
+            cls.platform_name = cls.__name__.removesuffix("Connector").lower()
+
+    def __init__(
+        self,
+        *,
+        base_url: str = "",
+        secrets: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        transport: Any = None,
+        registry: CollectorRegistry | None = None,
+        clock: Clock | None = None,
+        enable_circuit_breaker: bool = True,
+        circuit_breaker_threshold: int | None = None,
+        circuit_breaker_cooldown: float | None = None,
+        request_timeout: float | None = None,
+        resend_unsafe: ResendUnsafe = "unprocessed",
+    ) -> None:
+        self.base_url = _checked_url(base_url)
+        self._secrets = {
+            name: Secret(value, origin=self.base_url, name=name) for name, value in (secrets or {}).items()
+        }
+        self._others: dict[str, Secret] = {}  # by value
+        self.resend_unsafe: ResendUnsafe = resend_unsafe
+        self.policy = _with_options(
+            policy or Policy(),
+            enable_circuit_breaker=enable_circuit_breaker,
+            threshold=circuit_breaker_threshold,
+            cooldown=circuit_breaker_cooldown,
+            timeout=request_timeout,
+        )
+        self._profile = self.profile or profile_for(self.platform_name)
+        self._statuses = (self.policy.retry or RetryPolicy()).statuses | self._profile.retry_statuses
+        self._clock = clock or SYSTEM
+        self._registry = registry
+        self.stack = resilient(
+            self.platform_name,
+            transport,
+            policy=self.policy,
+            registry=registry,
+            clock=clock,
+            profile=self._profile,
+            credentials=self._secrets.values(),
+        )
+        # The stack's limits hold: httpx's own 5 seconds would cut them short. Nor does a .netrc decide.
+        self._client: Any = self.stack.flavor.module.AsyncClient(
+            transport=self.stack, timeout=None, trust_env=False
+        )
+        self._used = False
+
+    # --- opening and closing ---
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        if not self._used:
+            self._used = True
+            await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; closing again does nothing."""
+        await self._client.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.base_url}>"
+
+    # --- one request, one result ---
+
+    def read(self, answer: Answer) -> ConnectorResult:
+        """What an answer means; here that of a plain JSON API."""
+        if not answer.ok:
+            return answer.failure()
+        return answer.success(answer.json if answer.body else None)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        read: Callable[[Answer], ConnectorResult] | None = None,
+        already_done: Callable[[Answer], bool] | None = None,
+        download: Download | None = None,
+        secrets: tuple[Secret, ...] = (),
+        params: Any = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        data: Any = None,
+        content: Any = None,
+        files: Any = None,
+        **options: Any,
+    ) -> ConnectorResult:
+        """Send a request, and say what came of it.
+
+        `path`: below `base_url`, or a whole URL. `operation`: its name in logs and metrics.
+        `read`: in place of the connector's own. `already_done`: whether a refusal means that an earlier
+        attempt, which was lost, has done it. `download`: takes the body of a success.
+        `secrets`: further ones, of this request; see `_secret()`.
+        `options`: of `call_options()`. The rest is httpx's.
+        """
+        self._check_open()
+        self._used = True
+        begun: list[Call] = []
+        options.setdefault("resend_unsafe", self.resend_unsafe)
+        asked = CallOptions(operation=operation, begun=begun.append, **options)
+        extensions: dict[str, Any] = {RECORD: asked, CREDENTIALS: secrets}
+        httpx_module = self.stack.flavor.module
+        url = path if path.startswith(("https://", "http://")) else f"{self.base_url}/{path.lstrip('/')}"
+        try:
+            request = self._client.build_request(
+                method,
+                url,
+                params=params,
+                headers=headers,
+                json=json,
+                data=data,
+                content=content,
+                files=files,
+                extensions=extensions,
+            )
+        except UnicodeEncodeError as error:  # half a character, as JSON from elsewhere may hold
+            return self._refused(operation, f"text that cannot be sent: {error.reason}", "invalid_request")
+        except httpx_module.InvalidURL:
+            return self._refused(operation, "a URL that makes no sense", "invalid_request")
+        if not request.url.host:
+            return self._refused(operation, f"a URL without a host: {url}", "invalid_request")
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                return await self._received(response, read or self.read, already_done, download)
+            finally:
+                await response.aclose()
+        except httpx_module.HTTPError as error:
+            return self._lost(error, begun[0])
+
+    async def _received(
+        self,
+        response: Any,
+        read: Callable[[Answer], ConnectorResult],
+        already_done: Callable[[Answer], bool] | None,
+        download: Download | None,
+    ) -> ConnectorResult:
+        call: Call = response.extensions[RECORD]
+        judged = await judge(self._profile, response, call, self.stack.flavor)
+        retryable = response.status_code in self._statuses if judged.retryable is None else judged.retryable
+        answer = Answer(response, b"", judged=judged, retryable=retryable, hide=self._hide)
+        if download is not None and answer.ok:
+            return answer.success(await download.take(response))
+        body = await read_body(response, MOST)
+        if body is None:
+            return answer.failure(f"an answer of more than {MOST} bytes", code="response_too_large")
+        answer.body = body
+        if already_done is not None and answer.repeated and not answer.ok and already_done(answer):
+            return answer.success({"already_done": True})
+        return read(answer)
+
+    def _lost(self, error: Exception, call: Call) -> ConnectorResult:
+        """No answer: what became of the request instead."""
+        code, retryable = _code_of(error, self.stack.flavor)
+        retry_after: float | None = getattr(error, "retry_after", None)
+        ours = isinstance(error, _OURS)
+        told = str(error) if ours else f"{call.platform} {call.operation}: {describe_error(error)}"
+        return ConnectorResult.failure(
+            self._hide(one_line(told)),
+            code=code,
+            retryable=retryable,
+            retry_after=None if retry_after == math.inf else retry_after,
+            attempts=len(call.attempts),
+            correlation_id=call.correlation_id,
+        )
+
+    # --- for the methods of a platform ---
+
+    def _refused(self, operation: str, error: str, code: str) -> ConnectorResult:
+        """The result for what is not sent at all."""
+        return ConnectorResult.failure(f"{self.platform_name} {operation}: {error}", code=code, attempts=0)
+
+    def _too_long(self, operation: str, text: str | None, most: int) -> ConnectorResult | None:
+        """The result for a text that the platform would refuse, `None` where it would not."""
+        if text is None or len(text) <= most:
+            return None
+        error = f"the text has {len(text)} characters, {self.platform_name} takes {most}; send it in parts"
+        return self._refused(operation, error, "text_too_long")
+
+    async def _pages(
+        self, page: Callable[[str | None], Awaitable[ConnectorResult]], cursor: str | None = None
+    ) -> AsyncGenerator[ConnectorResult]:
+        """One result after another, until there is no next cursor or one has failed."""
+        while True:
+            result = await page(cursor)
+            yield result
+            cursor = result.data.get("next_cursor") if result.success and result.data else None
+            if not cursor:
+                return
+
+    def _secret(self, value: str, name: str, *, origin: str | None = None) -> Secret:
+        """A secret of one request, such as a webhook's token; the same value is the same secret again."""
+        known = self._others.pop(value, None) or Secret(value, origin=origin or self.base_url, name=name)
+        self._others[value] = known  # the last one used is the last one forgotten
+        if len(self._others) > _MOST_SECRETS:
+            del self._others[next(iter(self._others))]
+        return known
+
+    def _hide(self, text: str) -> str:
+        """Foreign text without this connector's secrets, should the platform repeat them."""
+        return hidden(text, [*self._secrets.values(), *self._others.values()])
+
+    def _check_open(self) -> None:
+        if self._client.is_closed:
+            raise RuntimeError(f"{self!r} is closed; make another one")
+
+
+_OURS = (errors.CircuitOpenError, errors.RateLimitedError, errors.DeadlineExceededError)
+
+
+def _code_of(error: Exception, flavor: Flavor) -> tuple[str, bool]:
+    """A name for what happened, and whether the same request may work later."""
+    if is_tls_verification(error):
+        return "tls_error", False
+    kinds: dict[str, tuple[Any, bool]] = {
+        "circuit_open": (errors.CircuitOpenError, True),
+        "rate_limited": (errors.RateLimitedError, True),
+        "timeout": (flavor.TimeoutException, True),
+        "invalid_request": (flavor.local, False),
+        "network_error": (flavor.TransportError, True),
+        "invalid_response": (Exception, False),  # such as a body that is not compressed as it says
+    }
+    return next((code, retryable) for code, (kind, retryable) in kinds.items() if isinstance(error, kind))
+
+
+def segment(value: object) -> str:
+    """One segment of a URL's path, quoted: an id from elsewhere cannot lead to another path."""
+    text = quote(str(value), safe="")
+    if text in {"", ".", ".."}:
+        raise ValueError(f"{value!r} is no id: it would lead to another path")
+    return text
+
+
+class ConnectorOptions(TypedDict, total=False):
+    """The keywords of `Connector` that every platform's connector hands on."""
+
+    policy: Policy | None
+    transport: Any
+    registry: CollectorRegistry | None
+    clock: Clock | None
+    enable_circuit_breaker: bool
+    circuit_breaker_threshold: int | None
+    circuit_breaker_cooldown: float | None
+    request_timeout: float | None
+    resend_unsafe: ResendUnsafe
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not `None`."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _checked_url(base_url: Any) -> str:
+    if base_url == "":
+        return ""
+    try:
+        url = httpx.URL(base_url)
+    except (TypeError, httpx.InvalidURL):
+        url = httpx.URL("")
+    if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
+        raise ValueError(
+            f"base_url={reprlib.repr(base_url)}: it must be a URL such as 'https://api.example.com/v1', "
+            "without a query"
+        )
+    return str(base_url).rstrip("/")
+
+
+def _with_options(
+    policy: Policy,
+    *,
+    enable_circuit_breaker: bool,
+    threshold: int | None,
+    cooldown: float | None,
+    timeout: float | None,
+) -> Policy:
+    """The policy with the guide's four options in it."""
+    breaker: BreakerPolicy | None = None
+    if enable_circuit_breaker:
+        changes = given(failure_threshold=threshold, cooldown=cooldown)
+        breaker = replace(policy.breaker or BreakerPolicy(), **changes) if changes else policy.breaker
+    limits = policy.timeout
+    if timeout is not None:
+        limits = replace(limits or TimeoutPolicy(), attempt=timeout)
+    return replace(policy, breaker=breaker, timeout=limits)
