@@ -3,7 +3,12 @@
 from aragora_transport._credentials import Secret
 from aragora_transport._options import call_options
 from aragora_transport.correlation import correlation_id, correlation_scope
-from aragora_transport.errors import CircuitOpenError, DeadlineExceededError, RateLimitedError
+from aragora_transport.errors import (
+    CircuitOpenError,
+    DeadlineExceededError,
+    RateLimitedError,
+    TokenRefreshError,
+)
 from aragora_transport.policy import (
     BreakerPolicy,
     Policy,
@@ -33,6 +38,7 @@ __all__ = [
     "RetryPolicy",
     "Secret",
     "TimeoutPolicy",
+    "TokenRefreshError",
     "call_options",
     "correlation_id",
     "correlation_scope",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aragora_transport._clock import Waiter
     from aragora_transport._flavor import Flavor
     from aragora_transport._scope import CallScope
+    from aragora_transport._tokens import Held
     from aragora_transport.events import Event, Observers
 
 CALL = "aragora_transport.call"  # in request.extensions, while it runs
@@ -84,6 +85,9 @@ class Call:
     gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
     gates_passed = 0  # attempts that were let through, at once or after a wait
     gates_blocked = 0  # attempts that were held or refused
+    tokenless = False  # the present attempt waits for a token, or got none
+    token_refused: str | None = None  # why a 401 was not answered with another token
+    credential: Held | None = None  # the token that the present attempt goes with
     gated = False  # the present attempt is held at a gate, or was refused there
     interrupter: Interrupter | None = None
     observers: tuple[Observers, ...] = ()  # of layers that the call reached through somebody else's transport
@@ -137,7 +141,7 @@ class Call:
         """Every attempt so far, the first one first."""
         if len(self.history) >= self.attempt or (self.status is None and self.error is None):
             return self.history
-        if self.gated or self.error == "CircuitOpenError":
+        if self.gated or self.tokenless or self.error == "CircuitOpenError":
             return self.history  # layers of ours held or refused the last one: it was never sent
         ended = self.ended if self.ended is not None else self.clock.monotonic()
         last = Attempt(

@@ -17,10 +17,14 @@ from urllib.parse import quote
 
 import httpx
 
+from aragora_transport._call import CALL
 from aragora_transport._flavor import flavor_of
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from aragora_transport._call import Call
+    from aragora_transport._tokens import Held
 
 CREDENTIALS = "aragora_transport.credentials"  # in request.extensions: further secrets, of this one
 
@@ -161,9 +165,15 @@ class CredentialTransport(httpx.AsyncBaseTransport):
         origin = (url.raw_scheme, url.raw_host, url.port)
         given = (*self.credentials, *request.extensions.get(CREDENTIALS, ()))
         used = [secret for secret in given if origin in secret.origins]
+        call: Call | None = request.extensions.get(CALL)
+        held = None if call is None else call.credential
+        if held is not None and origin in held.secret.origins:
+            used.append(held.secret)
+        else:
+            held = None
         if not used:
             return await self.transport.handle_async_request(request)
-        copy = _written(request, used)
+        copy = _written(request, used, held)
         try:
             response = await self.transport.handle_async_request(copy)
         except BaseException as error:
@@ -192,12 +202,16 @@ class CredentialTransport(httpx.AsyncBaseTransport):
         await self.transport.aclose()
 
 
-def _written(request: Any, used: list[Secret]) -> Any:
+def _written(request: Any, used: list[Secret], held: Held | None) -> Any:
     """A copy of the request with the secrets in it; of whichever flavour's class the request is."""
     copy: Any = object.__new__(request.__class__)
     copy.__dict__.update(request.__dict__)
     path, mark, query = request.url.raw_path.decode("ascii").partition("?")
     headers = request.headers.raw
+    if held is not None:
+        theirs = held.header.lower().encode()
+        headers = [(name, value) for name, value in headers if name.lower() != theirs]
+        headers.append((held.header.encode(), held.line.encode()))
     for secret in used:
         placeholder = secret.placeholder
         path = path.replace(placeholder, secret.in_path)

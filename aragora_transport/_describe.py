@@ -29,13 +29,22 @@ def _plain(value: Any) -> Any:
     return repr(value) if callable(value) else value
 
 
-def worst_case_seconds(policy: Policy) -> float | None:
+def worst_case_sends(policy: Policy, *, replays: bool) -> int:
+    """How often a call can be sent. `replays`: each attempt may be sent again with another token."""
+    sends = 1 if policy.retry is None else policy.retry.max_attempts
+    return sends * 2 if replays else sends
+
+
+def worst_case_seconds(policy: Policy, *, replays: bool) -> float | None:
     """The longest that a call by itself can take until its headers; `None` where nothing bounds it.
 
-    Other calls can hold it up further at a gate; `TimeoutPolicy(total=...)` bounds that too.
+    Other calls can hold it up further at a gate; `TimeoutPolicy(total=...)` bounds that too, and how long
+    tokens are waited for, which nothing else does.
     """
     if policy.timeout is None:
         return None
+    if replays:
+        return policy.timeout.total
     attempt, total, retry = policy.timeout.attempt, policy.timeout.total, policy.retry
     if attempt is None or (retry is not None and retry.wait is not None and retry.max_attempts > 1):
         return total

@@ -47,6 +47,9 @@ class Flavor:
         self.RateLimitedError: type[errors.RateLimitedError] = _own(
             errors.RateLimitedError, module.TransportError
         )
+        self.TokenRefreshError: type[errors.TokenRefreshError] = _own(
+            errors.TokenRefreshError, module.TransportError
+        )
         self.DeadlineExceededError: type[errors.DeadlineExceededError] = _own(
             errors.DeadlineExceededError, module.TimeoutException
         )

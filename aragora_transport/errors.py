@@ -103,6 +103,37 @@ class RateLimitedError(_Described, httpx.TransportError):
         )
 
 
+class TokenRefreshError(_Described, httpx.TransportError):
+    """Not sent: there is no token to send it with, because the last one has run out and no other came.
+
+    `reason`: why, in words. `code`: the same for programs, such as "invalid_grant", where it is known.
+    `retryable`: whether asking again later may help; if not, somebody has to look at the credentials.
+    """
+
+    _fields = ("platform", "operation", "reason", "code", "retryable")
+
+    def __init__(
+        self,
+        *,
+        platform: str,
+        operation: str,
+        reason: str,
+        code: str | None = None,
+        retryable: bool = False,
+        request: Any = None,
+    ) -> None:
+        self.platform = platform
+        self.operation = operation
+        self.reason = reason
+        self.code = code
+        self.retryable = retryable
+        super().__init__("", request=request)
+
+    def __str__(self) -> str:
+        follows = "the next call asks again" if self.retryable else "look at the credentials"
+        return f"{self.platform} {self.operation}: no token: {self.reason}; {follows}"
+
+
 class DeadlineExceededError(_Described, httpx.TimeoutException):
     """A limit of ours ran out.
 

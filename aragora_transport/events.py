@@ -32,6 +32,7 @@ RefusalReason = Literal[
     "deadline",
     "retry_after_too_long",
     "rate_limited",
+    "no_token",
     "unsafe_method",
     "body_not_replayable",
 ]

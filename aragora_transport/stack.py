@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._credentials import CredentialTransport, Secret, credentials_of
-from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds
+from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds, worst_case_sends
 from aragora_transport._flavor import flavor_of
 from aragora_transport._network import network
 from aragora_transport._scope import CallScope
+from aragora_transport._tokens import TokenSource
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
+    AuthTransport,
     BreakerTransport,
     DeadlineTransport,
     LogTransport,
@@ -53,7 +55,14 @@ _LAYER_POLICIES = {
 
 
 def _build(
-    below: Any, *, platform: str, policy: Policy, state: State, profile: Profile, registry: Any
+    below: Any,
+    *,
+    platform: str,
+    policy: Policy,
+    state: State,
+    profile: Profile,
+    registry: Any,
+    auth: TokenSource | None,
 ) -> Any:
     """Put the layers around a transport, the innermost first.
 
@@ -61,6 +70,7 @@ def _build(
     MetricsTransport     call      what the caller saw
     DeadlineTransport    call      the total limit, over everything below
     RetryTransport       call      each attempt passes the layers below anew
+    (AuthTransport)      attempt   inside the deadline: refreshes, and answers a 401 with a new token once
     RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
     BreakerTransport     attempt   a circuit that opens stops the rest of the retries
     TimeoutTransport     attempt   a timeout is a failure that the breaker sees
@@ -85,6 +95,8 @@ def _build(
             profile=profile,
             **common,
         )
+    if auth is not None:
+        transport = AuthTransport(transport, source=auth, **common)
     if policy.retry is not None:
         transport = RetryTransport(
             transport,
@@ -114,7 +126,8 @@ class Stack(CallScope):
         state: State,
         platform: str,
         users: Observers,
-        credentials: tuple[Secret, ...] = (),
+        auth: TokenSource | None,
+        credentials: tuple[Secret, ...],
     ) -> None:
         super().__init__(
             top,
@@ -128,6 +141,7 @@ class Stack(CallScope):
         self.policy = policy
         self.state = state
         self.credentials = credentials
+        self._auth = auth
 
     def describe(self) -> dict[str, Any]:
         """What this stack will do, JSON-able.
@@ -136,12 +150,13 @@ class Stack(CallScope):
         `worst_case_seconds` of one call, to the headers (`None` where nothing bounds it);
         `credentials`, each placeholder with the origins that its secret goes to.
         """
+        replays = self._auth is not None and self._auth.refreshes
         return {
             "platform": self.platform,
             "flavor": self.flavor.name,
             "layers": [describe_layer(layer) for layer in layers_of(self.top)],
-            "worst_case_sends": 1 if self.policy.retry is None else self.policy.retry.max_attempts,
-            "worst_case_seconds": worst_case_seconds(self.policy),
+            "worst_case_sends": worst_case_sends(self.policy, replays=replays),
+            "worst_case_seconds": worst_case_seconds(self.policy, replays=replays),
             "credentials": {secret.placeholder: secret.destinations for secret in self.credentials},
         }
 
@@ -278,6 +293,7 @@ def _make(
     rng: random.Random | None,
     state: State | None,
     profile: Profile | None,
+    auth: TokenSource | None,
     credentials: Secret | Iterable[Secret],
 ) -> Stack:
     state = _owner(platform, policy, clock, rng, state)
@@ -292,7 +308,9 @@ def _make(
         )
     users = Observers(on_event)
     given = credentials_of(platform, credentials)
-    if given:
+    if auth is not None:
+        checked(f"{platform}: auth", auth, TokenSource)
+    if given or auth is not None:
         below = CredentialTransport(below, given)
     top = _build(
         below,
@@ -301,8 +319,11 @@ def _make(
         state=state,
         profile=profile or profile_for(platform),
         registry=registry,
+        auth=auth,
     )
-    return Stack(top, policy=policy, state=state, platform=platform, users=users, credentials=given)
+    return Stack(
+        top, policy=policy, state=state, platform=platform, users=users, auth=auth, credentials=given
+    )
 
 
 def _below(platform: str, transport: Any, flavor: FlavorName, *, blocking: bool) -> Any:
@@ -327,6 +348,7 @@ def resilient(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
     flavor: FlavorName = "httpx",
 ) -> Stack:
@@ -341,6 +363,7 @@ def resilient(
     `clock`, `rng`: whose time and chance the stack goes by, for tests.
     `state`: another stack's `state`, to share circuits, gates and the retry budget with it.
     `profile`: what makes an answer a success (default: by the platform's name, else plain HTTP).
+    `auth`: where the tokens come from that requests are sent with; see `layers.TokenSource`.
     `credentials`: one `Secret` or several, whose placeholders stand in URLs and headers.
     `flavor`: "httpx2" makes that package's network transport; a given transport knows its own.
 
@@ -357,6 +380,7 @@ def resilient(
         rng=rng,
         state=state,
         profile=profile,
+        auth=auth,
         credentials=credentials,
     )
 
@@ -372,6 +396,7 @@ def resilient_sync(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
@@ -388,6 +413,7 @@ def resilient_sync(
             rng=rng,
             state=state,
             profile=profile,
+            auth=auth,
             credentials=credentials,
         )
     )
@@ -404,6 +430,7 @@ def wrap_client(
     rng: random.Random | None = None,
     state: State | None = None,
     profile: Profile | None = None,
+    auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
 ) -> ClientT:
     """Put the stack around the transport and every mount of a client that exists; returns that client.
@@ -433,6 +460,7 @@ def wrap_client(
             rng=rng,
             state=shared,
             profile=profile,
+            auth=auth,
             credentials=credentials,
         )
         return BlockingStack(stack) if blocking else stack

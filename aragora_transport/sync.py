@@ -14,12 +14,12 @@ import httpx
 
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._drive import drive
 from aragora_transport._flavor import flavor_of, inside_of
 from aragora_transport._scope import CallScope
 from aragora_transport._timeouts import put_back, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from types import TracebackType
 
 
@@ -118,29 +118,3 @@ def _check_innermost(transport: Any) -> None:
             f"Driver({reprlib.repr(transport)}): the innermost transport is async, "
             f"{reprlib.repr(innermost)}; put a blocking one there, such as Driven(httpx.HTTPTransport())"
         )
-
-
-def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never suspends, and return what it returns.
-
-    Raises `RuntimeError` if it does suspend: no event loop would ever resume it.
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    where = _where(coroutine)
-    coroutine.close()
-    raise RuntimeError(
-        f"{where} awaits something that needs an event loop, but runs under a blocking client; "
-        "wait with the clock of the layer (clock.sleep(..., blocking=True)), or use an httpx.AsyncClient"
-    )
-
-
-def _where(coroutine: Any) -> str:
-    """The innermost coroutine that suspended, for the message."""
-    while True:
-        following = getattr(coroutine, "cr_await", None)
-        if getattr(following, "cr_code", None) is None:
-            return getattr(coroutine, "__qualname__", repr(coroutine))
-        coroutine = following

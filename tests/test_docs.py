@@ -134,6 +134,7 @@ def test_every_setting_is_in_one_of_these_tables():
         ("reference.md", Judgement),
         ("reference.md", Bucket),
         ("reference.md", Attempt),
+        ("layers/auth.md", layers.Token),
         ("testing.md", testing.Reply),
         ("testing.md", testing.Faults),
         ("testing.md", testing.Answer),
@@ -152,6 +153,9 @@ def test_a_table_of_a_value_has_its_fields_and_defaults(page, kind):
         ("layers/metrics.md", "`MetricsTransport`", layers.MetricsTransport),
         ("layers/deadline.md", "`DeadlineTransport`", layers.DeadlineTransport),
         ("layers/retry.md", "`RetryTransport`", layers.RetryTransport),
+        ("layers/auth.md", "`AuthTransport`", layers.AuthTransport),
+        ("layers/auth.md", "`TokenSource`", layers.TokenSource),
+        ("secrets.md", "`Secret`", aragora_transport.Secret),
         ("layers/rate-limit.md", "`RateLimitTransport`", layers.RateLimitTransport),
         ("layers/breaker.md", "`BreakerTransport`", layers.BreakerTransport),
         ("layers/timeout.md", "`TimeoutTransport`", layers.TimeoutTransport),
@@ -275,7 +279,7 @@ def test_the_errors_with_their_bases_and_fields():
     assert {code(n): (getattr(httpx, code(base)), tuple(codes(own))) for n, base, own in rows} == true
 
 
-@pytest.mark.parametrize("page", ["deadline", "rate-limit", "breaker", "timeout"])
+@pytest.mark.parametrize("page", ["deadline", "auth", "rate-limit", "breaker", "timeout"])
 def test_the_errors_of_a_layer_have_what_its_page_says(page):
     for name, _, tells in rows_of(f"layers/{page}.md", "error"):
         kind = getattr(aragora_transport, code(name))

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from aragora_transport import Bucket, Policy, RetryPolicy, resilient
 from aragora_transport._call import Call
 from aragora_transport._flavor import flavor
-from aragora_transport._options import NO_OPTIONS
 from aragora_transport._retry_after import MAX_TOLD
 from aragora_transport._scope import CallScope
 from aragora_transport.profile import PLAIN, judge
@@ -53,7 +52,7 @@ async def judged_by(profile, answer):
     scope = CallScope(network, platform=profile.name)
     request = httpx.Request("GET", "http://platform.test/")
     response = await network.handle_async_request(request)
-    judged = await judge(profile, response, Call(scope, "GET", NO_OPTIONS), flavor("httpx"))
+    judged = await judge(profile, response, Call(scope, "GET"), flavor("httpx"))
     return judged, await response.aread()
 
 
@@ -251,7 +250,7 @@ def test_whatever_the_body_is_the_judgement_is_a_sane_one(profile, status, kind,
     async def judgement():
         request = httpx.Request("GET", "http://platform.test/")
         response = await network.handle_async_request(request)
-        call = Call(CallScope(network, platform="x"), "GET", NO_OPTIONS)
+        call = Call(CallScope(network, platform="x"), "GET")
         judged = await judge(profile, response, call, flavor("httpx"))
         return judged, b"".join([chunk async for chunk in response.stream])
 

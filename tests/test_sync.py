@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from aragora_transport import BreakerPolicy, Policy, RetryPolicy, resilient_sync, wrap_client
+from aragora_transport._drive import drive
 from aragora_transport.layers import BreakerTransport, DeadlineTransport, RetryTransport, TimeoutTransport
-from aragora_transport.sync import Driven, Driver, drive
+from aragora_transport.sync import Driven, Driver
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
 URL = "http://platform.test/"

@@ -1,5 +1,7 @@
 """The layers, outermost first. Each works alone or stacked: `RetryTransport(below, policy=...)`."""
 
+from aragora_transport._tokens import Token, TokenRefused, TokenSource
+from aragora_transport.layers.auth import AuthTransport
 from aragora_transport.layers.breaker import BreakerTransport
 from aragora_transport.layers.deadline import DeadlineTransport
 from aragora_transport.layers.logs import LogTransport, configure_logging
@@ -9,6 +11,7 @@ from aragora_transport.layers.retry import RetryTransport
 from aragora_transport.layers.timeout import TimeoutTransport
 
 __all__ = [
+    "AuthTransport",
     "BreakerTransport",
     "DeadlineTransport",
     "LogTransport",
@@ -16,5 +19,8 @@ __all__ = [
     "RateLimitTransport",
     "RetryTransport",
     "TimeoutTransport",
+    "Token",
+    "TokenRefused",
+    "TokenSource",
     "configure_logging",
 ]

@@ -146,16 +146,18 @@ def observers_of(transport: Any) -> tuple[Observers, ...]:
     return () if layer is None else layer.observers()
 
 
-def layers_of(transport: Any) -> list[Any]:
-    """The layers from this transport inwards, outermost first, through layers of others where it can be."""
-    found: list[Any] = []
+def chain_of(transport: Any) -> list[Any]:
+    """A transport and what it wraps, outermost first, through those of others where it can be."""
     seen: list[Any] = []
     while transport is not None and not any(transport is one for one in seen):
         seen.append(transport)
-        if isinstance(transport, Layer):
-            found.append(transport)
         transport = inside_of(transport)
-    return found
+    return seen
+
+
+def layers_of(transport: Any) -> list[Any]:
+    """The layers from this transport inwards, outermost first."""
+    return [one for one in chain_of(transport) if isinstance(one, Layer)]
 
 
 def checked(what: str, value: Any, kind: type[T]) -> T:

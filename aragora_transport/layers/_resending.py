@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from aragora_transport.events import RefusalReason
     from aragora_transport.profile import Judgement
 
-REFUSALS = (errors.CircuitOpenError, errors.RateLimitedError)  # by layers of ours, before sending
+_REASONS: tuple[tuple[type[Exception], RefusalReason], ...] = (
+    (errors.CircuitOpenError, "circuit_open"),
+    (errors.RateLimitedError, "rate_limited"),
+    (errors.TokenRefreshError, "no_token"),
+)
+REFUSALS = tuple(kind for kind, _ in _REASONS)  # by layers of ours, before sending
 _UNPROCESSED = frozenset({429, 503})  # refusals: the platform did nothing with the request
 
 
@@ -138,16 +143,16 @@ class Resending:
             outcome: Outcome = await layer.attempt(self._request, call)
         except BaseException as error:  # noqa: BLE001  # raised again by `run`
             # Cancelled. tenacity would ask whether to try again, about the outcome before.
-            if call.gated:
-                self._give_back()  # it was still held at a gate, and never sent
+            if call.gated or call.tokenless:
+                self._give_back()  # it was still held, and never sent
             self._stopped, self._over = error, True
             return self._outcome
         if isinstance(outcome.error, REFUSALS):
             # It was not sent, so the one before it was the last attempt.
             call.attempt -= 1
-            refused = isinstance(outcome.error, errors.CircuitOpenError)
+            reasons: list[RefusalReason] = [why for kind, why in _REASONS if isinstance(outcome.error, kind)]
             outcome.error = None  # its traceback leads back to it
-            self._end_early("circuit_open" if refused else "rate_limited")
+            self._end_early(reasons[0])
             return self._outcome
         if call.scope.detailed:
             outcome.announce(call)

@@ -27,6 +27,7 @@ _STATES = {"closed": 0, "open": 1, "half-open": 2}
 _ERROR_LABELS = {
     "CircuitOpenError": "circuit_open",
     "RateLimitedError": "rate_limited",
+    "TokenRefreshError": "no_token",
     "DeadlineExceededError": "timeout",
     "ConnectTimeout": "timeout",
     "ReadTimeout": "timeout",
@@ -116,7 +117,8 @@ class MetricsTransport(Layer):
         numbers.observe("platform_request_latency_seconds", of_call, self._now() - call.began)
         for attempt in call.history:
             numbers.add("platform_attempts_total", (*of_call, _attempt_label(attempt)))
-        if len(call.history) < call.attempt and not call.gated and status != "circuit_open":
+        unsent = call.gated or call.tokenless or status == "circuit_open"
+        if len(call.history) < call.attempt and not unsent:
             numbers.add("platform_attempts_total", (*of_call, status))
         if call.attempt > 1:
             numbers.add("platform_retry_total", of_call, call.attempt - 1)

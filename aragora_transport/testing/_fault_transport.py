@@ -14,9 +14,9 @@ import httpx
 from aragora_transport._body import finish
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._drive import drive
 from aragora_transport._flavor import flavor_of
 from aragora_transport.policy import http_statuses
-from aragora_transport.sync import drive
 from aragora_transport.testing._scripted import pause, read_timeout
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import httpx
 
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM
+from aragora_transport._drive import drive
 from aragora_transport._flavor import FlavorName, flavor
-from aragora_transport.sync import drive
 
 if TYPE_CHECKING:
     from aragora_transport._clock import Clock

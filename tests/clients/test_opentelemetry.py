@@ -114,7 +114,9 @@ async def test_taken_off_again_it_leaves_the_client_as_it_was(world, tools, trac
 
 @pytest.mark.parametrize("layer", LAYERS)
 async def test_every_layer_can_be_instrumented(world, tools, tracing, instrumentor, layer):
-    client = world.client(world.layer(layer, world.scripted(200)))
+    needs = {"source": layers.TokenSource(origin="http://elsewhere.test")}
+    keywords = needs if layer is layers.AuthTransport else {}
+    client = world.client(world.layer(layer, world.scripted(200), **keywords))
     instrumentor.instrument_client(client, tracer_provider=tracing.provider)
     await tools.result(client.get("http://platform.test/"))
     assert tracing.statuses == [200]

@@ -10,8 +10,8 @@ import pybreaker
 import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError, Policy
+from aragora_transport._drive import drive
 from aragora_transport.layers import BreakerTransport
-from aragora_transport.sync import drive
 from aragora_transport.testing import ManualClock
 
 GOOD, BAD = 200, 503
