@@ -234,7 +234,11 @@ def test_an_argument_of_the_wrong_kind_is_refused_by_name(make, keywords, says):
         make("test", ScriptedTransport(200), registry=REGISTRY, **keywords)
 
 
-@pytest.mark.parametrize("platform", ["", "  ", None, 7, ScriptedTransport(200)], ids=repr)
+@pytest.mark.parametrize(
+    "platform",
+    ["", "  ", None, 7, ScriptedTransport(200)],
+    ids=lambda given: type(given).__name__ + str(given)[:2],
+)
 def test_a_platform_without_a_name_is_refused(platform):
     for make in (resilient, resilient_sync):
         with pytest.raises(TypeError, match=r"platform=.* must be the platform's name .* comes after it"):
