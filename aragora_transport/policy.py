@@ -304,7 +304,7 @@ class Policy:
                 failure_rate=0.85,
                 window=0.6,
                 min_attempts=15,
-                cooldown=0.8,
-                cooldown_jitter=0.125,
+                cooldown=0.6,
+                cooldown_jitter=0.25,
             ),
         )
