@@ -21,7 +21,7 @@ PUBLIC_PACKAGES = (
     *("aragora_transport.layers", "aragora_transport.testing"),
 )
 OPTIONAL = (
-    *("rich", "httpx2", "httpcore2", "h2", "socksio", "uvloop"),  # extras
+    *("rich", "httpx2", "httpcore2", "h2", "socksio", "uvloop", "clientwright", "httpx_retries"),  # extras
     *("trio", "opentelemetry", "openai", "telegram", "respx", "hypothesis", "sybil", "pytest"),  # tests
 )
 TRANSPORT_CONTRACT = ("handle_request", "handle_async_request", "close", "aclose")  # httpx describes these

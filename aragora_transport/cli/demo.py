@@ -31,10 +31,10 @@ def add_parser(subparsers: Any, summary: str) -> None:
         "2 for wrong arguments, 130 after Ctrl-C",
     )
     parser.add_argument(
-        "--seconds", type=_number("s", SECONDS), default=22.0, metavar="S", help="how long calls come (22)"
+        "--seconds", type=number("s", SECONDS), default=22.0, metavar="S", help="how long calls come (22)"
     )
     parser.add_argument(
-        "--rate", type=_number("calls a second", RATE), default=40.0, metavar="N", help="calls a second (40)"
+        "--rate", type=number("calls a second", RATE), default=40.0, metavar="N", help="calls a second (40)"
     )
     parser.add_argument(
         "--policy",
@@ -44,12 +44,13 @@ def add_parser(subparsers: Any, summary: str) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     parser.add_argument(
-        "--seed", type=_seed, default=1, metavar="N", help="the same seed makes the same luck (1)"
+        "--seed", type=seed, default=1, metavar="N", help="the same seed makes the same luck (1)"
     )
     parser.set_defaults(run=run, refuse=parser.error)
 
 
-def _number(unit: str, limits: tuple[float, float]) -> Callable[[str], float]:
+def number(unit: str, limits: tuple[float, float]) -> Callable[[str], float]:
+    """What turns an argument into a number within limits."""
     low, high = limits
 
     def convert(text: str) -> float:
@@ -66,7 +67,8 @@ def _number(unit: str, limits: tuple[float, float]) -> Callable[[str], float]:
     return convert
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """What turns an argument into a seed."""
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_SEED)) and int(text) < MOST_SEED):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a whole number from 0 to {MOST_SEED - 1}; choose one of these"
