@@ -1,193 +1,110 @@
-"""Rate-limit gates: closed until a told time, for every caller of a bucket; then left in order.
+"""The gate of one rate-limit bucket: closed until a told time, kept to a rate, and full at times.
 
-Who waits at a gate leaves in the order of arrival. When the gate opens, one leaves, then two, then four
-each a little later: if the platform is still not willing, one more 429 tells so, not a hundred.
+It decides nothing by itself and locks nothing: that is for `_gates`, which also holds the lines together.
 """
 
 from __future__ import annotations
 
-import math
-import threading
-from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
-
-from aragora_transport._clock import Waiter
 
 if TYPE_CHECKING:
     from random import Random
 
-    from aragora_transport._call import Interrupter
-    from aragora_transport._clock import Clock
-    from aragora_transport.policy import RateLimitPolicy
+    from aragora_transport._clock import Waiter
+    from aragora_transport._rate import Pace, Window
 
-_STEP = 0.05  # seconds in which one batch of waiters leaves
-_LEAST = 0.001  # seconds between any two of them
-_SPREAD = 0.01  # seconds of positive jitter at most after the told time
-
-
-class Pace:
-    """The rate that a bucket is known to allow: `rate` at once, and then one every `per / rate` seconds.
-
-    The generic cell rate algorithm: one time is all it remembers.
-    """
-
-    def __init__(self, rate: float, per: float) -> None:
-        self.interval = per / rate
-        self._burst = max(0.0, per - self.interval)
-        self._spent_until = 0.0
-
-    def take(self, now: float) -> float:
-        """One leaves now; returns when the next one may."""
-        self._spent_until = max(self._spent_until, now) + self.interval
-        return self._spent_until - self._burst
+STEP = 0.05  # seconds in which one batch of waiters leaves
+LEAST = 0.001  # seconds between any two of them
+SPREAD = 0.01  # seconds of positive jitter at most after the told time
 
 
 class Gate:
-    """The gate of one bucket."""
+    """What is known of one bucket, and the line of those that it holds."""
 
-    def __init__(self, clock: Clock, rng: Random, pace: Pace | None = None) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._pace = pace
-        self._lock = threading.Lock()
-        self._waiting: deque[Waiter] = deque()
-        self._batch = 1
-        self._let_out = 0  # of the present batch
-        self._told = False  # by a 429, and nobody has left since
-        self.opens_at = 0.0
+    __slots__ = (
+        "_batch",
+        "_let_out",
+        "_spread",
+        "in_flight",
+        "key",
+        "line",
+        "most",
+        "opens_at",
+        "rates",
+    )
 
-    def enter(self) -> bool:
-        """Pass without waiting, where that is possible now."""
-        with self._lock:
-            now = self._clock.monotonic()
-            if self._waiting or now < self.opens_at:
-                return False
-            if self._pace is not None:
-                self.opens_at = max(self.opens_at, self._pace.take(now))
-            return True
-
-    @property
-    def turn_at(self) -> float:
-        """When one that came now could pass, by what is known."""
-        ahead = 0.0 if self._pace is None else len(self._waiting) * self._pace.interval
-        return self.opens_at + ahead
+    def __init__(self, key: str, rates: tuple[Pace | Window, ...] = (), most: int | None = None) -> None:
+        self.key = key
+        self.rates = rates
+        self.most = most  # that may be in flight
+        self.in_flight = 0
+        self.opens_at = 0.0  # as told, or as the pace after that has it
+        self.line: list[Place] = []  # by arrival
+        self._spread = 0.0
+        self._batch = 0  # how many leave in the present step after a told time; 0 when that is past
+        self._let_out = 0  # of them
 
     @property
-    def waiters(self) -> int:
-        return len(self._waiting)
+    def next_at(self) -> float:
+        """When the clock reads this, the next one may leave, if there is a place in flight for it."""
+        opens_at = self.opens_at + self._spread
+        for rate in self.rates:
+            opens_at = max(opens_at, rate.next_at)
+        return opens_at
 
-    def close(self, until: float) -> None:
-        """Let nobody pass before the clock reads `until`; never opens earlier than told before."""
-        with self._lock:
-            self._told = True
-            self.opens_at = max(self.opens_at, until)
-            self._batch, self._let_out = 1, 0
-            waiting = list(self._waiting)
-        for waiter in waiting:
-            waiter.wake()  # for some it may have become too late
+    def turn_at(self, ahead: int) -> float:
+        """When one could leave that has so many ahead of it, by what is known."""
+        opens_at, interval = self.opens_at, 0.0
+        for rate in self.rates:
+            opens_at = max(opens_at, rate.next_at)
+            interval = max(interval, rate.interval)
+        return opens_at + ahead * interval
 
-    async def wait(
-        self,
-        *,
-        blocking: bool,
-        deadline: float | None = None,
-        longest: float = math.inf,
-        interrupter: Interrupter | None = None,
-    ) -> bool:
-        """Wait for the caller's turn: false when it will not come in time after all.
+    @property
+    def full(self) -> bool:
+        """Whether as many are in flight as may be."""
+        return self.most is not None and self.in_flight >= self.most
 
-        That is not before `deadline`, or not within `longest` seconds of when the gate is closed anew.
-        The wait also ends when `interrupter` begins to refuse: the attempt would come to nothing. A caller
-        that is cancelled gives its place up.
-        """
-        me = Waiter(self._clock, blocking=blocking)
-        with self._lock:
-            self._waiting.append(me)
-        if interrupter is not None:
-            interrupter.watch(me)
-        try:
-            while (come := self._come(me, deadline, longest)) is None:
-                if interrupter is not None and interrupter.refusing() is not None:
-                    return True
-                until = deadline
-                if self._waiting[0] is me:
-                    # The first one after a told time leaves a little later than that.
-                    opens_at = self.opens_at + (self._rng.uniform(0.0, _SPREAD) if self._told else 0.0)
-                    until = opens_at if deadline is None else min(opens_at, deadline)
-                if await me.wait(until):
-                    me.woken = False
-            return come
-        finally:
-            if interrupter is not None:
-                interrupter.unwatch(me)
-            with self._lock:
-                if me in self._waiting:
-                    self._waiting.remove(me)
-                following = self._waiting[0] if self._waiting else None
-            if following is not None:
-                following.wake()
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits here and nobody will come back."""
+        return not self.line and not self.in_flight
 
-    def _come(self, me: Waiter, deadline: float | None, longest: float) -> bool | None:
-        """Whether it is the caller's turn; `None` while it may still come in time."""
-        with self._lock:
-            now = self._clock.monotonic()
-            if self._waiting[0] is me and now >= self.opens_at:
-                self._leave()
-                return True
-            too_long = self.opens_at - now > longest
-            too_late = deadline is not None and max(now, self.opens_at) >= deadline
-            return False if too_long or too_late else None
+    def close(self, now: float, seconds: float, rng: Random) -> None:
+        """Let nobody out for so long; never opens earlier than told before."""
+        self.opens_at = max(self.opens_at, now + seconds)
+        self._spread = rng.uniform(0.0, SPREAD) if seconds else 0.0
+        self._batch, self._let_out = 1, 0
+        for rate in self.rates:
+            rate.exhaust(self.opens_at)
 
-    def _leave(self) -> None:
-        self._waiting.popleft()
-        self._told = False
-        if self._pace is not None:
-            self.opens_at = max(self.opens_at, self._pace.take(self._clock.monotonic()))
-            return
-        if not self._waiting:
-            self._batch, self._let_out = 1, 0
+    def take(self, now: float, rng: Random) -> None:
+        """One leaves now. After a told time one does at first, then two, then four, each a little later."""
+        self.in_flight += self.most is not None
+        self._spread = 0.0
+        for rate in self.rates:
+            rate.take(now)
+        if not self.line or not self._batch:
+            self._batch = 0
             return
         # A batch leaves evenly spread over its step, so that the pace doubles from step to step.
-        pause = max(_LEAST, _STEP / self._batch)
-        self.opens_at = self._clock.monotonic() + pause * self._rng.uniform(1.0, 1.1)
+        self.opens_at = now + max(LEAST, STEP / self._batch) * rng.uniform(1.0, 1.1)
         self._let_out += 1
         if self._let_out >= self._batch:
             self._batch, self._let_out = self._batch * 2, 0
 
 
-class Gates(OrderedDict[str, "Gate"]):
-    """The gates of one platform by bucket, the least recently used forgotten beyond `max_keys`."""
+class Place:
+    """One that waits: at which gates, in the order of arrival, and in whose line it stands now."""
 
-    def __init__(self, clock: Clock, rng: Random, policy: RateLimitPolicy) -> None:
-        super().__init__()
-        self._clock = clock
-        self._rng = rng
-        self._policy = policy
-        self._lock = threading.Lock()
+    __slots__ = ("began", "gate", "gates", "number", "until", "waiter")
 
-    def find(self, key: str) -> Gate | None:
-        """The gate of a bucket: one that was closed before, or any where a rate is kept."""
-        return self.get(key) if self._policy.rate is None else self._made(key)
-
-    def shut(self, key: str, seconds: float) -> float:
-        """Close the gate of a bucket for `seconds`; returns when it opens."""
-        gate = self._made(key)
-        gate.close(self._clock.monotonic() + seconds)
-        return gate.opens_at
-
-    def _made(self, key: str) -> Gate:
-        with self._lock:
-            gate = self.get(key)
-            if gate is None:
-                policy = self._policy
-                pace = None if policy.rate is None else Pace(policy.rate, policy.per)
-                gate = self[key] = Gate(self._clock, self._rng, pace)
-            self.move_to_end(key)
-            excess = len(self) - self._policy.max_keys
-            for old in list(self)[:-1]:
-                if excess <= 0:
-                    break
-                if not self[old].waiters:
-                    del self[old]
-                    excess -= 1
-            return gate
+    def __init__(
+        self, gates: tuple[Gate, ...], gate: Gate, number: int, waiter: Waiter, began: float
+    ) -> None:
+        self.gates = gates
+        self.gate = gate
+        self.number = number
+        self.waiter = waiter
+        self.began = began
+        self.until: float | None = None  # when to look again

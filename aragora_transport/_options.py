@@ -24,6 +24,7 @@ class CallOptions:
     attempt_timeout: float | None = None
     max_attempts: int | None = None
     rate_key: str | None = None
+    max_gate_wait: float | None = None
     resend_unsafe: ResendUnsafe | None = None
     begun: Callable[[Any], object] | None = None  # given the call when it begins: for connectors
 
@@ -32,6 +33,9 @@ class CallOptions:
             value: Any = getattr(self, name)
             if value is not None and not (_is_number(value, int | float) and 0 < value <= _LONGEST):
                 raise _refused(name, value, "seconds above 0, or None")
+        longest: Any = self.max_gate_wait
+        if longest is not None and not (_is_number(longest, int | float) and 0 <= longest <= _LONGEST):
+            raise _refused("max_gate_wait", longest, "seconds of at least 0, or None")
         most: Any = self.max_attempts
         if most is not None and not (_is_number(most, int) and most >= 1):
             raise _refused("max_attempts", most, "a whole number of at least 1, or None")
@@ -70,6 +74,7 @@ def call_options(
     attempt_timeout: float | None = None,
     max_attempts: int | None = None,
     rate_key: str | None = None,
+    max_gate_wait: float | None = None,
     resend_unsafe: ResendUnsafe | None = None,
 ) -> dict[str, Any]:
     """Options for one request, to pass as httpx's `extensions=`.
@@ -79,6 +84,7 @@ def call_options(
     `total_timeout`, `attempt_timeout`: seconds, in place of the policy's.
     `max_attempts`: sends in all, in place of the policy's.
     `rate_key`: the rate-limit bucket, in place of the platform's.
+    `max_gate_wait`: seconds that it may wait for a rate limit; with 0 it is refused at once.
     `resend_unsafe`: what may be sent again of a POST or PATCH, in place of the policy's.
 
     Raises `ValueError` for values that make no sense.
@@ -90,6 +96,7 @@ def call_options(
         attempt_timeout=attempt_timeout,
         max_attempts=max_attempts,
         rate_key=rate_key,
+        max_gate_wait=max_gate_wait,
         resend_unsafe=resend_unsafe,
     )
     return {RECORD: options}

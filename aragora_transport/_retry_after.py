@@ -64,8 +64,12 @@ def told_wait(headers: HeadersLike, now: float) -> float | None:
     The status is the caller's to judge: a 200 that used up the last of a quota has a told wait, too.
     """
     wait = _retry_after(headers, now)
-    if wait is None:
-        wait = _ratelimit(_read(headers, "RateLimit"))
+    return quota_wait(headers, now) if wait is None else wait
+
+
+def quota_wait(headers: HeadersLike, now: float) -> float | None:
+    """The same without `Retry-After`: seconds until there is a quota again, where nothing is left of it."""
+    wait = _ratelimit(_read(headers, "RateLimit"))
     if wait is None and _is_spent(headers, "RateLimit-Remaining"):
         wait = _reset(headers, "RateLimit-Reset", now)
     if wait is None and _is_spent(headers, "X-RateLimit-Remaining"):

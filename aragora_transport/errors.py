@@ -69,7 +69,8 @@ class CircuitOpenError(_Described, httpx.TransportError):
 class RateLimitedError(_Described, httpx.TransportError):
     """Refused without sending: the gate of `key` stays closed longer than this call may wait.
 
-    `retry_after`: seconds until it opens. `reason`: "wait_too_long", "deadline" or "queue_full".
+    `retry_after`: seconds until it opens. `reason`: "wait_too_long", "deadline", "max_gate_wait",
+    "queue_full" or "in_flight".
     """
 
     _fields = ("platform", "operation", "key", "retry_after", "reason")
@@ -95,7 +96,9 @@ class RateLimitedError(_Described, httpx.TransportError):
         why = {
             "wait_too_long": "that is longer than max_retry_after",
             "deadline": "that is past the call's deadline",
+            "max_gate_wait": "that is longer than this call's max_gate_wait",
             "queue_full": "too many calls wait for it already",
+            "in_flight": "as many requests as may be are under way and did not end in time",
         }.get(self.reason, self.reason)
         return (
             f"{self.platform} {self.operation}: rate limited, the gate of {self.key!r} opens in "

@@ -70,6 +70,11 @@ def _count(owner: str, name: str, value: object, *, at_least: int = 1) -> None:
         )
 
 
+def _flag(owner: str, name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{owner}({name}={_short(value)}): {name} must be True or False")  # noqa: TRY004  # as all that is wrong with a policy
+
+
 def _choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{owner}({name}={_short(value)}): {name} must be one of {', '.join(choices)}")
@@ -237,12 +242,16 @@ class RateLimitPolicy:
     """Gates that a 429 closes for every caller, and how many may wait at one.
 
     `rate`: requests allowed `per` seconds, kept on our side before the platform complains (none).
-    `max_waiters`: callers that may wait at one gate; one more is refused at once (1000).
+    `published`: whether the rates that the platform's profile knows are kept as well (no).
+    `max_in_flight`: requests under way at once, until their bodies are closed (any number).
+    `max_waiters`: callers that may wait at one gate; one more is refused at once (1000). 0: nobody waits.
     `max_keys`: gates remembered; the least recently used one is forgotten first (1000).
     """
 
     rate: float | None = None
     per: float = 1.0
+    published: bool = False
+    max_in_flight: int | None = None
     max_waiters: int = 1000
     max_keys: int = 1000
 
@@ -250,6 +259,9 @@ class RateLimitPolicy:
         owner = "RateLimitPolicy"
         _number(owner, "rate", self.rate, above=0, optional=True)
         _number(owner, "per", self.per, above=0)
+        _flag(owner, "published", self.published)
+        if self.max_in_flight is not None:
+            _count(owner, "max_in_flight", self.max_in_flight)
         _count(owner, "max_waiters", self.max_waiters, at_least=0)
         _count(owner, "max_keys", self.max_keys)
 
@@ -286,8 +298,7 @@ class Policy:
             if value is not None and not isinstance(value, kind):
                 raise ValueError(f"Policy({name}={_short(value)}): {name} must be a {kind.__name__} or None")
         for name in ("metrics", "log"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"Policy({name}={getattr(self, name)!r}): {name} must be True or False")  # noqa: TRY004  # as all that is wrong with a policy
+            _flag("Policy", name, getattr(self, name))
 
     @classmethod
     def recommended(cls) -> Self:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport._alarm import Alarms
 from aragora_transport._budget import Budget
 from aragora_transport._clock import SYSTEM
-from aragora_transport._gate import Gates
+from aragora_transport._gates import Gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -203,6 +203,7 @@ async def test_options_that_call_options_did_not_make_are_refused(world, value):
     [
         ("total_timeout", "seconds above 0, or None", [0, -1.0, "5", math.nan, math.inf, True, 10**400]),
         ("attempt_timeout", "seconds above 0, or None", [0, -1.0, "5", math.nan, math.inf, True, 10**400]),
+        ("max_gate_wait", "seconds of at least 0, or None", [-1.0, "5", math.nan, math.inf, True]),
         ("max_attempts", "a whole number of at least 1, or None", [0, -1, 2.0, "3", True]),
         ("idempotent", "True, False or None", ["yes", 1, 0]),
         ("operation", "a name, or None", ["", 7, b"send"]),

@@ -14,11 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aragora_transport import Bucket, Policy, RetryPolicy, resilient
-from aragora_transport._call import Call
-from aragora_transport._flavor import flavor
 from aragora_transport._retry_after import MAX_TOLD
-from aragora_transport._scope import CallScope
-from aragora_transport.profile import PLAIN, judge
+from aragora_transport.layers import LogTransport
+from aragora_transport.profile import PLAIN
 from aragora_transport.profiles import DISCORD, SLACK, TEAMS, TELEGRAM, profile_for
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
@@ -47,13 +45,11 @@ def reply(status_and_body, *headers):
 
 
 async def judged_by(profile, answer):
-    """The judgement of an answer as layers get it, the network being one that gives it at once."""
-    network = ScriptedTransport(answer)
-    scope = CallScope(network, platform=profile.name)
-    request = httpx.Request("GET", "http://platform.test/")
-    response = await network.handle_async_request(request)
-    judged = await judge(profile, response, Call(scope, "GET"), flavor("httpx"))
-    return judged, await response.aread()
+    """The judgement of an answer as layers get it, and the body as the caller does."""
+    layer = LogTransport(ScriptedTransport(answer), profile=profile)
+    response = await layer.handle_async_request(httpx.Request("GET", "http://platform.test/"))
+    read = b"".join([chunk async for chunk in response.stream])
+    return response.extensions["aragora_transport.judgement"], read
 
 
 ANSWERS = list(rows("answers"))
@@ -245,16 +241,7 @@ def test_whatever_the_body_is_the_judgement_is_a_sane_one(profile, status, kind,
     if encoding is not None:
         headers["content-encoding"] = encoding
     answer = Reply(status=status, headers=headers, body=(body[:10], body[10:]))
-    network = ScriptedTransport(answer)
-
-    async def judgement():
-        request = httpx.Request("GET", "http://platform.test/")
-        response = await network.handle_async_request(request)
-        call = Call(CallScope(network, platform="x"), "GET")
-        judged = await judge(profile, response, call, flavor("httpx"))
-        return judged, b"".join([chunk async for chunk in response.stream])
-
-    judged, read = asyncio.run(judgement())
+    judged, read = asyncio.run(judged_by(profile, answer))
     assert read == body
     assert judged.wait is None or 0.0 <= judged.wait <= MAX_TOLD
     assert judged.code is None or re.fullmatch(r"[\w.:-]{1,64}", judged.code)

@@ -46,7 +46,7 @@ COUNTS = {
         "max_keys",
         "min_attempts",
     ),
-    RateLimitPolicy: ("max_waiters", "max_keys"),
+    RateLimitPolicy: ("max_waiters", "max_keys", "max_in_flight"),
 }
 NUMBERS = [(kind, name) for kind, names in SECONDS.items() for name in names]
 WHOLE = [(kind, name) for kind, names in COUNTS.items() for name in names]
@@ -89,7 +89,14 @@ def test_the_defaults_are_the_guides_numbers():
             "key": "platform",
             "max_keys": 1000,
         },
-        "rate_limit": {"rate": None, "per": 1.0, "max_waiters": 1000, "max_keys": 1000},
+        "rate_limit": {
+            "rate": None,
+            "per": 1.0,
+            "published": False,
+            "max_in_flight": None,
+            "max_waiters": 1000,
+            "max_keys": 1000,
+        },
         "metrics": True,
         "log": True,
     }
@@ -177,6 +184,7 @@ def test_a_count_is_a_whole_number(kind, name, value):
         ),
         (BreakerPolicy, {"max_cooldown": 5.0}, "max_cooldown must be at least cooldown (60.0)"),
         (RateLimitPolicy, {"rate": 0}, "rate must be a finite number above 0, or None"),
+        (RateLimitPolicy, {"published": 1}, "published must be True or False"),
         (Policy, {"retry": BreakerPolicy()}, "retry must be a RetryPolicy or None"),
         (Policy, {"timeout": 30.0}, "timeout must be a TimeoutPolicy or None"),
         (Policy, {"retry": False}, "retry must be a RetryPolicy or None"),
@@ -197,7 +205,7 @@ def test_a_refusal_names_the_argument_the_value_and_what_is_wanted(kind, values,
         (RetryBudget, {"per_success": 0, "per_second": 0, "cap": 1}),
         (BreakerPolicy, {"cooldown": 0, "failure_rate": 0, "cooldown_jitter": 0, "max_told_open": 0}),
         (BreakerPolicy, {"failure_rate": 1, "cooldown_jitter": 1, "max_cooldown": 60.0}),
-        (RateLimitPolicy, {"max_waiters": 0}),
+        (RateLimitPolicy, {"max_waiters": 0, "max_in_flight": 1}),
     ],
 )
 def test_what_lies_on_the_border_is_allowed(kind, values):

@@ -115,6 +115,7 @@ class Resending:
             # Cancelled in the wait, or a wait strategy that raised: nobody else will close the answer.
             self._give_back()
             if self._outcome.response is not None:
+                self._call.attempt_dropped()
                 await close(self._outcome.response, self._call)
             raise
         finally:

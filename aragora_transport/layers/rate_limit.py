@@ -6,31 +6,37 @@ waits its turn must not own the probe, nor be charged as the platform's slowness
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._clock import SYSTEM
-from aragora_transport._gate import Gates
+from aragora_transport._gates import Gates
+from aragora_transport._park import close
+from aragora_transport._retry_after import quota_wait
 from aragora_transport.events import RateLimitWaited
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import RateLimitPolicy
 from aragora_transport.profile import PLAIN, Bucket, judge
 
 if TYPE_CHECKING:
-    from aragora_transport._call import Call
+    from aragora_transport._call import Call, Hook
     from aragora_transport._clock import Clock
     from aragora_transport._gate import Gate
     from aragora_transport.profile import Profile
 
 _IN_TIME = 0.005  # seconds before its deadline that a call gives up: a refusal leaves it the outcome it had
+_LOOKS = 32  # answers without a word of a quota after which no more are looked at for one
 
 
 class RateLimitTransport(Layer):
     """Closes the gate of a bucket for the time that a 429 tells; holds every caller of it until then.
 
-    The bucket is `call_options(rate_key=...)`, else the profile's key, else the platform.
-    Raises `RateLimitedError`, an `httpx.TransportError`, at once when the wait would be longer than
-    `max_retry_after` seconds (default 60) or the call's deadline, or when `policy.max_waiters` wait.
+    So does an answer that says that nothing is left of a quota. The buckets are
+    `call_options(rate_key=...)`, else the profile's, else the platform as a whole. Raises
+    `RateLimitedError`, an `httpx.TransportError`, at once when the wait would be longer than
+    `max_retry_after` seconds (default 60), the call's deadline or its `max_gate_wait`, or when
+    `policy.max_waiters` wait.
     """
 
     def __init__(
@@ -49,73 +55,127 @@ class RateLimitTransport(Layer):
         self.policy = checked("RateLimitTransport(policy=...)", policy, RateLimitPolicy)
         self._max_wait = max_retry_after
         self._profile = profile
-        self._plain = profile.plain
-        self._looks = profile.rate_key is not None or policy.rate is not None
         self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy)  # noqa: S311  # jitter
+        self._keeps_all = self._gates.keeps_all
+        self._counts_flight = policy.max_in_flight is not None
+        self._looks: float = _LOOKS  # answers that are looked at yet for what is left of a quota
+        self._watches = True  # whether answers that are no 429 can tell anything
+        self._everything = (Bucket(platform),)
 
     async def handle(self, request: Any, call: Call) -> Any:
-        # With one bucket, no rate to keep and no 429 yet there is no gate to look for.
-        if self._gates or self._looks or call.options.rate_key is not None:
-            key = self._key(request, call)
-            await self._pass(key, request, call)
-        else:
-            key = self._platform
+        held: tuple[Gate, ...] = ()
+        if self._gates or self._keeps_all:  # else no gate is closed
+            held = await self._pass(request, call)
         call.gates_passed += 1
+        if self._counts_flight:
+            return await self._followed(request, call, held)
         response = await self.next(request, call)
-        if response.status_code == 429 or not self._plain:  # Too Many Requests
-            judged = await judge(self._profile, response, call, self.flavor)
-            if judged.limited and judged.wait is not None:
-                call.gate_opens = self._gates.shut(key, judged.wait)
+        if response.status_code == 429 or self._watches:  # Too Many Requests
+            await self._heed(response, request, call)
         return response
 
-    async def _pass(self, key: str, request: Any, call: Call) -> None:
-        gate = self._gates.find(key)
-        if gate is not None and not gate.enter():
-            call.gated = True  # until it is let through
-            await self._wait(gate, key, request, call)
-            call.gated = False
+    async def _followed(self, request: Any, call: Call, held: tuple[Gate, ...]) -> Any:
+        """Where requests under way are counted: until the body has ended, however it does."""
+        ended = self._end_of_flight(held)
+        try:
+            response = await self.next(request, call)
+            await self._heed(response, request, call)
+        except BaseException as error:
+            ended(call, error, False)
+            raise
+        call.hooks.append(ended)
+        return response
 
-    def _key(self, request: Any, call: Call) -> str:
+    def _end_of_flight(self, held: tuple[Gate, ...]) -> Hook:
+        def ended(_call: Call, _error: BaseException | None, _complete: bool) -> None:
+            nonlocal held
+            gates, held = held, ()
+            self._gates.leave(gates)
+
+        return ended
+
+    # --- before sending ---
+
+    def _buckets(self, request: Any, call: Call) -> tuple[Bucket, ...]:
         if call.options.rate_key is not None:
-            return call.options.rate_key
+            return (Bucket(call.options.rate_key),)
         rate_key = self._profile.rate_key
-        key = (rate_key(request) if rate_key is not None else None) or self._platform
-        first = key[0] if isinstance(key, tuple) else key
-        return first.key if isinstance(first, Bucket) else first
+        named = None if rate_key is None else rate_key(request)
+        if not named:
+            return self._everything
+        several = named if isinstance(named, tuple) else (named,)
+        return tuple(each if isinstance(each, Bucket) else Bucket(each) for each in several)
 
-    async def _wait(self, gate: Gate, key: str, request: Any, call: Call) -> None:
-        began = call.clock.monotonic()
+    async def _pass(self, request: Any, call: Call) -> tuple[Gate, ...]:
+        """Wait until all gates of the request let it out; they are returned where they have."""
+        gates = self._gates.of(self._buckets(request, call))
+        if not gates or self._gates.enter(gates):
+            return gates
+        call.gated = True  # until it is let through
         call.gates_blocked += 1
-        reason = self._too_long(gate, call)
-        if reason is None and gate.waiters >= self.policy.max_waiters:
-            reason = "queue_full"
-        if reason is None:
-            if await gate.wait(
-                blocking=call.blocking,
-                deadline=None if call.deadline is None else call.deadline - _IN_TIME,
-                longest=self._max_wait,
-                interrupter=call.interrupter,
-            ):
-                call.attempt_began = call.clock.monotonic()  # the wait is not charged as its slowness
-                waited = call.attempt_began - began
-                call.emit(RateLimitWaited, key=key, seconds=waited, refused=False)
-                return
-            reason = self._too_long(gate, call) or "deadline"
-        left = max(0.0, gate.turn_at - call.clock.monotonic())
-        call.emit(RateLimitWaited, key=key, seconds=left, refused=True)
-        raise self.flavor.RateLimitedError(
-            platform=call.platform,
-            operation=call.operation,
-            key=key,
-            retry_after=left,
-            reason=reason,
-            request=request,
+        began = call.clock.monotonic()
+        deadline = None if call.deadline is None else call.deadline - _IN_TIME
+        longest = call.options.max_gate_wait
+        impatient = longest is not None and (deadline is None or began + longest < deadline)
+        hold = await self._gates.wait(
+            gates,
+            blocking=call.blocking,
+            deadline=began + longest if longest is not None and impatient else deadline,
+            longest=self._max_wait,
+            most=self.policy.max_waiters,
+            interrupter=call.interrupter,
         )
+        if hold.refused is not None:
+            call.emit(RateLimitWaited, key=hold.key, seconds=hold.left, refused=True)
+            raise self.flavor.RateLimitedError(
+                platform=call.platform,
+                operation=call.operation,
+                key=hold.key,
+                retry_after=hold.left,
+                reason="max_gate_wait" if impatient and hold.refused == "deadline" else hold.refused,
+                request=request,
+            )
+        call.attempt_began = call.clock.monotonic()  # the wait is not charged as its slowness
+        call.emit(RateLimitWaited, key=hold.key, seconds=call.attempt_began - began, refused=False)
+        call.gated = False
+        return gates if hold.passed else ()
 
-    def _too_long(self, gate: Gate, call: Call) -> str | None:
-        now = call.clock.monotonic()
-        if gate.turn_at - now > self._max_wait:
-            return "wait_too_long"
-        if call.deadline is not None and max(now, gate.turn_at) >= call.deadline:
-            return "deadline"
+    # --- what answers say ---
+
+    async def _heed(self, response: Any, request: Any, call: Call) -> None:
+        """Close a gate where the answer says so, and learn the platform's own name of a bucket."""
+        limited, wide, wait = False, False, None
+        if response.status_code == 429 or not self._profile.plain:
+            judged = await judge(self._profile, response, call, self.flavor)
+            limited, wide, wait = judged.limited, judged.wide, judged.wait
+        try:
+            if not limited:
+                wait = self._until_quota(response, call) if self._looks else None
+            told = self._told_name(response, request, call)
+            if wait is None and told is None:
+                return
+            buckets = self._buckets(request, call)
+        except BaseException:
+            await close(response, call)  # a profile of the user's that raises: nobody else can
+            raise
+        if told is not None:
+            self._gates.name(buckets[0], told)
+        if wait is not None:
+            opens_at = self._gates.shut(buckets[-1 if wide else 0], wait)
+            if limited:
+                call.gate_opens = opens_at
+
+    def _until_quota(self, response: Any, call: Call) -> float | None:
+        """Seconds that an answer leaves nothing of a quota for; not asked where none speaks of one."""
+        if any(b"ratelimit" in name.lower() for name, _ in response.headers.raw):
+            self._looks = math.inf
+            return quota_wait(response.headers, call.clock.time()) or None
+        self._looks -= 1
+        self._watches = self._looks > 0 or not self._profile.plain or self._profile.told_bucket is not None
         return None
+
+    def _told_name(self, response: Any, request: Any, call: Call) -> str | None:
+        told_bucket = self._profile.told_bucket
+        if told_bucket is None or call.options.rate_key is not None:
+            return None
+        return told_bucket(request, response)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from aragora_transport import CircuitOpenError, RetryPolicy
+from aragora_transport import CircuitOpenError, RateLimitPolicy, RetryPolicy
 from aragora_transport.events import RetryScheduled
 from aragora_transport.profile import Judgement, Profile
 from aragora_transport.testing import Answer, FaultServer, Wire, reset_after_headers
@@ -164,7 +164,11 @@ CALLBACKS = {
     "wait": {"policy": {"retry": RetryPolicy(wait=raises)}},
     "classify": {"profile": Profile(classify=raises)},
     "reads_body": {"profile": Profile(classify=lambda *_: None, reads_body=raises)},
-    "rate_key": {"profile": Profile(rate_key=raises)},
+    "rate_key": {
+        "profile": Profile(rate_key=raises),  # asked where a gate is to be found: here for its rate
+        "policy": {"rate_limit": RateLimitPolicy(rate=1000)},
+    },
+    "told_bucket": {"profile": Profile(told_bucket=raises)},
     "long_poll": {"profile": Profile(long_poll=raises)},
     "wait_of_a_judgement": {
         "profile": Profile(classify=lambda *_: Judgement(verdict="failure", retryable=True)),

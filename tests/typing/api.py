@@ -190,6 +190,7 @@ async def one_call(client: httpx.AsyncClient) -> None:
         attempt_timeout=2.0,
         max_attempts=2,
         rate_key="tenant-1",
+        max_gate_wait=0,
         resend_unsafe="unprocessed",
     )
     with correlation_scope() as made:
