@@ -11,74 +11,100 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-Batch = Callable[[int], None]  # does the thing so many times
+Batch = Callable[[int], object]  # does the thing so many times
+Tell = Callable[[int, int], object]  # told how many steps of how many are done
+
+CONTROL = "control"  # the bare case against itself
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """How much to measure: `rounds` of all cases, each with `batch` requests; so many `in_flight` at once."""
+
+    rounds: int
+    batch: int
+    in_flight: int
+
+
+FULL = Effort(rounds=100, batch=200, in_flight=10_000)
+QUICK = Effort(rounds=10, batch=50, in_flight=1_000)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Added:
-    """What a case adds to the bare one, in microseconds of CPU time per request."""
+    """What a case adds to the bare one, in microseconds of CPU time per request.
 
-    name: str
+    `p10`, `median`: 10th percentile and median of the differences; on a quiet machine they are near each
+    other, and the control's are near nothing. `bare`: the bare batches around it, their median.
+    """
+
     p10: float
     median: float
-    bare: float  # median of the bare batches around it
+    bare: float
+
+    @property
+    def total(self) -> float:
+        """The whole case."""
+        return self.bare + self.median
 
     @property
     def ratio(self) -> float:
-        return (self.bare + self.median) / self.bare
+        """The whole case as a multiple of the bare one."""
+        return self.total / self.bare
 
 
 def measure(
     bare: Batch,
-    cases: dict[str, Batch],
+    cases: Mapping[str, Batch],
+    effort: Effort,
     *,
-    rounds: int,
-    batch: int,
+    tell: Tell,
     seed: int = 0,
-    progress: Callable[[int, int], object] = lambda _done, _all: None,
-) -> list[Added]:
-    """Each case against `bare`, in the order given. `bare` itself is measured as "control"."""
+    clock: Callable[[], int] = time.thread_time_ns,
+) -> dict[str, Added]:
+    """Each case against `bare`, in the order given; before them `bare` itself, as the control."""
     rng = random.Random(seed)
-    everything = {"control": bare, **cases}
+    everything = {CONTROL: bare, **cases}
     differences: dict[str, list[float]] = {name: [] for name in everything}
     bares: dict[str, list[float]] = {name: [] for name in everything}
+
+    def microseconds(run: Batch) -> float:
+        began = clock()
+        run(effort.batch)
+        return (clock() - began) / effort.batch / 1e3
+
     for run in everything.values():
-        run(batch)  # warm up
-    for round_ in range(rounds):
+        run(effort.batch)  # warm up
+    for done in range(effort.rounds):
         names = list(everything)
         rng.shuffle(names)
         gc.collect()
         gc.disable()
         try:
             for name in names:
-                before = _seconds(bare, batch)
-                seconds = _seconds(everything[name], batch)
-                after = _seconds(bare, batch)
-                around = (before + after) / 2
-                differences[name].append((seconds - around) / batch * 1e6)
-                bares[name].append(around / batch * 1e6)
+                before = microseconds(bare)
+                seen = microseconds(everything[name])
+                around = (before + microseconds(bare)) / 2
+                differences[name].append(seen - around)
+                bares[name].append(around)
         finally:
             gc.enable()
-        progress(round_ + 1, rounds)
-    return [
-        Added(
-            name=name,
-            p10=_percentile(differences[name], 10),
+        tell(done + 1, effort.rounds)
+    return {
+        name: Added(
+            p10=percentile(differences[name], 10),
             median=statistics.median(differences[name]),
             bare=statistics.median(bares[name]),
         )
         for name in everything
-    ]
+    }
 
 
-def _seconds(run: Batch, batch: int) -> float:
-    began = time.thread_time_ns()
-    run(batch)
-    return (time.thread_time_ns() - began) / 1e9
-
-
-def _percentile(values: list[float], percent: int) -> float:
+def percentile(values: list[float], percent: int) -> float:
+    """The value below which so many percent lie, between two where it falls between them."""
+    if len(values) == 1:
+        return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

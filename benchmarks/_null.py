@@ -18,11 +18,15 @@ class NullStream(httpx.AsyncByteStream, httpx.SyncByteStream):
 
 
 class NullTransport(httpx.AsyncBaseTransport):
+    """Answers 200 with a short body."""
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=NullStream())
 
 
 class BlockingNullTransport(httpx.BaseTransport):
+    """The same for a blocking client."""
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=NullStream())
 

@@ -1,55 +1,205 @@
-"""Exact counts per request: bytecodes and Python frames, by `sys.monitoring` (Python 3.12 and newer).
+"""What a request costs in numbers that do not hang on the machine, on one version of Python.
 
-python -m benchmarks.counts
+`bytecodes` and `frames` are what the interpreter executes of Python code, exactly, and `allocations` the
+blocks of memory that it takes from one bytecode to the next, also those that it gives back at once; they
+hang on its free lists, and so may differ by one or two. All are counted by `sys.monitoring` in one request
+with its body, after many that warmed everything up, less what the bare request takes. Python 3.11 has
+nothing like it: there only frames are counted, by `sys.setprofile`.
+
+`--check` compares bytecodes and frames of the whole stack with a budget. The budget is what it takes today,
+and is lowered when it takes less: a change that costs something has to say so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import httpx
+from ._batches import new_request, one_call
+from ._harness import QUICK, Effort, Tell
+from ._null import NullTransport
+from ._stacks import LAYERS, OFF, WHOLE, stack, transports
+from ._table import Table, plain
 
-from benchmarks._null import NullTransport
-from benchmarks.overhead import URL, stack, transports
+BUDGETS: dict[tuple[int, int], dict[str, int]] = {  # of the whole stack, by Python version
+    (3, 11): {"frames": 19},
+    (3, 13): {"bytecodes": 667, "frames": 16},
+}
 
 WARM_UP = 50
+SEVERAL = 3
+_TOOL = 2  # sys.monitoring.PROFILER_ID
+COLUMNS = {"bytecodes": ".0f", "frames": ".0f", "allocations": ".0f"}
+_SMALL = 256  # whole numbers up to this one exist once and for all
+
+monitoring: Any = getattr(sys, "monitoring", None)  # Python 3.12 and newer
 
 
-def count(transport: Any) -> tuple[Counter[str], Counter[str]]:
-    """Bytecodes and frames by place, of one request with its body read and closed."""
-    monitoring = sys.monitoring  # type: ignore[attr-defined,unused-ignore]  # Python 3.12 and newer
-    request = httpx.Request("GET", URL, extensions={"timeout": httpx.Timeout(5.0).as_dict()})
+def run(effort: Effort, tell: Tell) -> list[Table]:
+    """Two tables; they take no longer for more effort."""
+    cases = transports()
+    bare = figures(NullTransport())
+    rows: dict[str, tuple[int | None, ...]] = {}
+    for done, (name, transport) in enumerate(cases.items()):
+        pairs = zip(figures(transport), bare, strict=True)
+        rows[name] = tuple(None if a is None or b is None else a - b for a, b in pairs)
+        tell(done + 1, len(cases))
+    notes = () if monitoring else ("bytecodes and allocations: Python 3.12 or newer can count them",)
+    title = "what is added to a bare request"
+    return [Table(name="added", title=title, columns=COLUMNS, rows=rows, notes=notes), _left_out()]
+
+
+def _left_out() -> Table:
+    rows = {name: (executed_in(name, stack(**off)) if monitoring else None,) for name, off in OFF.items()}
+    title = "what is executed of a layer that the policy leaves out"
+    return Table(name="left out", title=title, columns={"bytecodes": ".0f"}, rows=rows)
+
+
+def executed_in(names: str, transport: Any) -> int:
+    """Bytecodes that one request executes in the files of these layers, joined by "and"."""
+    modules = (LAYERS[name].__module__ for name in names.split(" and "))
+    files = tuple(f"{module.rpartition('.')[2]}.py:" for module in modules)
+    bytecodes, _ = by_place(transport)
+    return sum(number for place, number in bytecodes.items() if place.startswith(files))
+
+
+def over_budget(table: Table, version: tuple[int, int] = sys.version_info[:2]) -> list[str]:
+    """What the whole stack takes too much of, as messages; none when it keeps to the budget."""
+    name = f"Python {version[0]}.{version[1]}"
+    if version not in BUDGETS:
+        return [f"{name} has no budget: add one to BUDGETS in benchmarks/counts.py, with today's figures"]
+    return [
+        f"the whole stack takes {found:.0f} {what} on {name}, {limit} is the budget: make it take less, or "
+        "raise BUDGETS in benchmarks/counts.py and say why"
+        for what, limit in BUDGETS[version].items()
+        if (found := table.figure(WHOLE, what)) is None or found > limit
+    ]
+
+
+def figures(transport: Any) -> tuple[int | None, int, int | None]:
+    """Bytecodes, frames and allocations of one request."""
+    if not monitoring:
+        return None, by_profile(transport), None
+    bytecodes, frames = by_place(transport)
+    return bytecodes.total(), frames.total(), allocations(transport)
+
+
+def by_place(transport: Any) -> tuple[Counter[str], Counter[str]]:
+    """Bytecodes and frames of one request, by the function they are executed in."""
     bytecodes: Counter[str] = Counter()
     frames: Counter[str] = Counter()
 
-    async def once() -> None:
-        response = await transport.handle_async_request(request)
-        async for _chunk in response.stream:
-            pass
-        await response.stream.aclose()
+    def reset() -> None:
+        bytecodes.clear()
+        frames.clear()
 
-    async def measured() -> None:
-        for _ in range(WARM_UP):
-            await once()
-        tool = monitoring.PROFILER_ID
-        monitoring.use_tool_id(tool, "counts")
-        events = monitoring.events
-        monitoring.register_callback(
-            tool, events.INSTRUCTION, lambda code, _: bytecodes.update([_name(code)])
-        )
-        monitoring.register_callback(tool, events.PY_START, lambda code, _: frames.update([_name(code)]))
-        monitoring.set_events(tool, events.INSTRUCTION | events.PY_START)
-        try:
-            await once()
-        finally:
-            monitoring.set_events(tool, 0)
-            monitoring.free_tool_id(tool)
+    @contextmanager
+    def watching() -> Iterator[None]:
+        starts = monitoring.events.PY_START
+        monitoring.register_callback(_TOOL, starts, _here(lambda code, _: frames.update([_name(code)])))
+        with _instructions(lambda code, _: bytecodes.update([_name(code)]), starts):
+            yield
 
-    asyncio.run(measured())
+    _watch_one_call(transport, watching, reset)
     return bytecodes, frames
+
+
+def allocations(transport: Any) -> int:
+    """Blocks of memory that one request takes: what comes in between each two bytecodes, added up.
+
+    The least of several requests: now and then a list or a dict has to grow.
+    """
+    return min(_allocations(transport) for _ in range(SEVERAL))
+
+
+def _allocations(transport: Any) -> int:
+    taken = before = 0
+
+    def look(_code: Any, offset: int) -> None:
+        nonlocal taken, before
+        now = sys.getallocatedblocks() - (offset > _SMALL)  # a large offset is a number of ours
+        taken += max(0, now - before)
+        before = now
+
+    def reset() -> None:
+        nonlocal taken
+        taken = 0
+
+    _watch_one_call(transport, lambda: _instructions(look), reset)
+    return taken
+
+
+def by_profile(transport: Any) -> int:
+    """Frames of one request, on any Python."""
+    frames = 0
+
+    def count(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal frames
+        frames += event == "call"
+
+    def reset() -> None:
+        nonlocal frames
+        frames = 0
+
+    @contextmanager
+    def watching() -> Iterator[None]:
+        sys.setprofile(count)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+    _watch_one_call(transport, watching, reset)
+    return frames
+
+
+def _here(callback: Callable[[Any, int], object]) -> Callable[[Any, int], object]:
+    """For this thread alone: what others execute meanwhile is told, too."""
+    thread = threading.get_ident()
+
+    def told(code: Any, offset: int) -> None:
+        if threading.get_ident() == thread:
+            callback(code, offset)
+
+    return told
+
+
+@contextmanager
+def _instructions(callback: Callable[[Any, int], object], more: int = 0) -> Iterator[None]:
+    events = monitoring.events
+    monitoring.use_tool_id(_TOOL, "aragora-transport bench")
+    monitoring.register_callback(_TOOL, events.INSTRUCTION, _here(callback))
+    monitoring.set_events(_TOOL, events.INSTRUCTION | more)
+    try:
+        yield
+    finally:
+        monitoring.set_events(_TOOL, 0)
+        monitoring.free_tool_id(_TOOL)
+
+
+def _watch_one_call(transport: Any, watching: Callable[[], Any], reset: Callable[[], None]) -> None:
+    request = new_request()
+
+    async def calls() -> None:
+        for _ in range(WARM_UP):
+            await one_call(transport, request)
+        with watching():
+            await one_call(transport, request)  # what watches has to get warm, too
+            reset()
+            await one_call(transport, request)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(calls())
+    finally:
+        gc.enable()
 
 
 def _name(code: Any) -> str:
@@ -57,21 +207,16 @@ def _name(code: Any) -> str:
 
 
 def main() -> int:
-    bare_codes, bare_frames = count(NullTransport())
-    print(f"{'added per request':24}{'bytecodes':>10}{'frames':>8}")
-    for name, transport in transports().items():
-        codes, frames = count(transport)
-        print(
-            f"{name:24}{sum(codes.values()) - sum(bare_codes.values()):10}"
-            f"{sum(frames.values()) - sum(bare_frames.values()):8}"
-        )
-    codes, frames = count(stack())
-    codes.subtract(bare_codes)
-    frames.subtract(bare_frames)
-    print("\nwhole stack, by place")
-    for place, number in codes.most_common():
-        if number > 0:
-            print(f"{place:60}{number:6}{frames[place]:4}")
+    """`python -m benchmarks.counts`: where in the whole stack they are executed."""
+    table, *_ = run(QUICK, lambda _done, _of: None)
+    print(plain(table.cells()))
+    if monitoring:
+        (codes, frames), (bare_codes, bare_frames) = by_place(stack()), by_place(NullTransport())
+        codes.subtract(bare_codes)
+        frames.subtract(bare_frames)
+        places = [(place, number) for place, number in codes.most_common() if number > 0]
+        print("\nwhole stack, by place")
+        print(plain([[place, str(number), str(frames[place])] for place, number in places]))
     return 0
 
 

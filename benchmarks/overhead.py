@@ -1,181 +1,97 @@
 """What each layer adds to a request on a network that answers at once.
 
-    python -m benchmarks.overhead [--quick] [--json]
-
-"direct" calls the transport and reads the body; "client" is a whole `AsyncClient.get`.
+Microseconds of CPU time of the thread. The cases run in turns, in a fresh random order each round,
+each between two batches of the bare case, and what counts is the difference to the mean of these two:
+`added` is its median and `p10` its 10th percentile. The control is the bare case measured against itself,
+and shows the noise. `x bare` is the whole request as a multiple of the bare one, and `layers` is `added` in
+units of one bare layer (of five, one being lost in the noise), which is an `httpx.AsyncBaseTransport` that
+does nothing but call the one below it. A layer alone comes with the call that it works on: its own share is
+what it adds to `the call alone`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import httpx
 from prometheus_client import CollectorRegistry
 
-from aragora_transport import Policy, resilient, resilient_sync
-from aragora_transport._scope import CallScope
-from aragora_transport.layers import (
-    BreakerTransport,
-    DeadlineTransport,
-    LogTransport,
-    MetricsTransport,
-    RateLimitTransport,
-    RetryTransport,
-    TimeoutTransport,
-)
-from benchmarks._harness import Added, Batch, measure
-from benchmarks._null import BlockingNullTransport, Nested, NullTransport
+from aragora_transport import resilient_sync
 
-URL = "http://platform.test/"
-LAYERS = {
-    "log": LogTransport,
-    "metrics": MetricsTransport,
-    "deadline": DeadlineTransport,
-    "retry": RetryTransport,
-    "rate limit": RateLimitTransport,
-    "breaker": BreakerTransport,
-    "timeout": TimeoutTransport,
-}
-OFF: dict[str, Any] = {
-    "log": False,
-    "metrics": False,
-    "timeout": None,
-    "retry": None,
-    "breaker": None,
-    "rate_limit": None,
-}
+from . import _batches as batches
+from ._harness import CONTROL, Added, Effort, Tell, measure
+from ._null import BlockingNullTransport, NullTransport
+from ._peers import PEERS, peers
+from ._stacks import FIVE, WHOLE, transports
+from ._table import Table
+
+COLUMNS = {"added": "z.2f", "p10": "z.2f", "x bare": ".3f", "layers": "z.0f"}
 
 
-def direct(transport: Any) -> Batch:
-    """Requests straight into a transport, their bodies read to the end and closed."""
-    request = httpx.Request("GET", URL, extensions={"timeout": httpx.Timeout(5.0).as_dict()})
+def run(effort: Effort, tell: Tell) -> list[Table]:
+    """Direct and by a client, async and blocking."""
+    few = replace(effort, batch=max(1, effort.batch // 4))  # a client's request takes longer
+    ours = transports()
+    others, missing = peers()
+    everything = {**ours, **others}
 
-    async def batch(count: int) -> None:
-        for _ in range(count):
-            response = await transport.handle_async_request(request)
-            async for _chunk in response.stream:
-                pass
-            await response.stream.aclose()
+    def told(part: int) -> Tell:
+        return lambda done, of: tell(part * of + done, 4 * of)
 
-    return _running(batch)
+    def sync_stack() -> Any:
+        return resilient_sync("bench", BlockingNullTransport(), registry=CollectorRegistry())
 
-
-def client(transport: Any) -> Batch:
-    """Whole requests by an `httpx.AsyncClient`."""
-    caller = httpx.AsyncClient(transport=transport, trust_env=False)
-
-    async def batch(count: int) -> None:
-        for _ in range(count):
-            await caller.get(URL)
-
-    return _running(batch)
-
-
-def blocking_client(transport: Any) -> Batch:
-    """Whole requests by an `httpx.Client`."""
-    caller = httpx.Client(transport=transport, trust_env=False)
-
-    def batch(count: int) -> None:
-        for _ in range(count):
-            caller.get(URL)
-
-    return batch
-
-
-_runner = asyncio.Runner()
-
-
-def _running(batch: Callable[[int], Coroutine[Any, Any, None]]) -> Batch:
-    return lambda count: _runner.run(batch(count))
-
-
-def stack(**changes: Any) -> Any:
-    """The whole standard stack, less what `changes` switches off."""
-    return resilient("bench", NullTransport(), policy=Policy(**changes), registry=CollectorRegistry())
-
-
-def alone(layer: Any) -> Any:
-    """One of our layers by itself, in the scope that every call begins in."""
-    keywords = {"registry": CollectorRegistry()} if layer is MetricsTransport else {}
-    return CallScope(layer(NullTransport(), **keywords), platform="bench")
-
-
-def five_nested() -> Any:
-    transport: Any = NullTransport()
-    for _ in range(5):
-        transport = Nested(transport)
-    return transport
-
-
-def transports() -> dict[str, Any]:
-    """Everything that is measured directly."""
-    return {
-        "one bare layer": Nested(NullTransport()),
-        "five bare layers": five_nested(),
-        "the call alone": CallScope(NullTransport(), platform="bench"),
-        **{f"{name} alone": alone(layer) for name, layer in LAYERS.items()},
-        **{f"all but {name}": stack(**{name: off}) for name, off in OFF.items()},
-        "whole stack": stack(),
-    }
-
-
-def run(*, rounds: int, batch: int, progress: Callable[[int, int], object]) -> dict[str, list[Added]]:
-    found = transports()
-    return {
-        "direct": measure(
-            direct(NullTransport()),
-            {name: direct(transport) for name, transport in found.items()},
-            rounds=rounds,
-            batch=batch,
-            progress=progress,
-        ),
-        "client": measure(
-            client(NullTransport()), {"whole stack": client(stack())}, rounds=rounds, batch=batch
-        ),
-        "blocking client": measure(
-            blocking_client(BlockingNullTransport()),
-            {
-                "whole stack": blocking_client(
-                    resilient_sync("bench", BlockingNullTransport(), registry=CollectorRegistry())
-                )
-            },
-            rounds=rounds,
-            batch=batch,
-        ),
-    }
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    with asyncio.Runner() as runner:
+        direct = measure(
+            batches.direct(runner, NullTransport()),
+            {name: batches.direct(runner, transport) for name, transport in everything.items()},
+            effort,
+            tell=told(0),
+        )
+        client = measure(
+            batches.client(runner, NullTransport()),
+            {name: batches.client(runner, transport) for name, transport in everything.items()},
+            few,
+            tell=told(1),
+        )
+    blocking_direct = measure(
+        batches.blocking_direct(BlockingNullTransport()),
+        {WHOLE: batches.blocking_direct(sync_stack())},
+        effort,
+        tell=told(2),
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a measurement")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
-    results = run(
-        rounds=20 if options.quick else 100,
-        batch=200,
-        progress=lambda done, all_: print(f"\rround {done}/{all_}", end="", file=sys.stderr),
+    blocking_client = measure(
+        batches.blocking_client(BlockingNullTransport()),
+        {WHOLE: batches.blocking_client(sync_stack())},
+        few,
+        tell=told(3),
     )
-    print(file=sys.stderr)
-    if options.json:
-        print(json.dumps({suite: [asdict(added) for added in found] for suite, found in results.items()}))
-        return 0
-    for suite, found in results.items():
-        unit = next((added.p10 for added in found if added.name == "one bare layer"), None)
-        print(f"\n{suite}: added microseconds of CPU time per request (bare: {found[0].bare:.1f})")
-        print(f"{'':24}{'p10':>8}{'median':>8}{'ratio':>8}" + (f"{'layers':>8}" if unit else ""))
-        for added in found:
-            layers = f"{added.p10 / unit:8.1f}" if unit and unit > 0 else ""
-            print(f"{added.name:24}{added.p10:8.2f}{added.median:8.2f}{added.ratio:8.3f}{layers}")
-    return 0
+    unit = direct[FIVE].median / 5
+    names = [CONTROL, *ours, *PEERS]
+    both = [CONTROL, WHOLE]
+
+    def table(name: str, title: str, rows: list[str], found: Mapping[str, Added]) -> Table:
+        bare = found[CONTROL].bare
+        return Table(
+            name=name,
+            title=f"{title}: added microseconds per request (bare: {bare:.1f})",
+            columns=COLUMNS,
+            rows={row: _figures(found.get(row), unit) for row in rows},
+            notes=missing if rows is names else (),
+        )
+
+    return [
+        table("direct", "straight into `handle_async_request`", names, direct),
+        table("client", "by `AsyncClient.get`", names, client),
+        table("blocking", "`resilient_sync`, straight into `handle_request`", both, blocking_direct),
+        table("blocking client", "`resilient_sync`, by `Client.get`", both, blocking_client),
+    ]
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _figures(added: Added | None, unit: float) -> tuple[float | None, ...]:
+    if added is None:
+        return (None,) * len(COLUMNS)
+    layers = added.median / unit if unit > 0 else None  # noise may hide it
+    return (added.median, added.p10, added.ratio, layers)

@@ -21,6 +21,7 @@ INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 _COMMANDS = {
     "demo": "watch a flaky API being survived: bare httpx and this library side by side",
     "simulate": "see how policies fare in an outage, in virtual time, before you choose one",
+    "bench": "measure what each layer costs",
 }
 
 
