@@ -69,7 +69,10 @@ class _AsyncBody(_Body):
             # The attempt's alarm, which lies at rest, goes on as that of the body.
             alarm.task = task = current_task()
             alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # it runs in one
-            alarm.due = due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            if call.deadline is not None and call.deadline < due:
+                due = self._before_deadline(call.deadline)
+            alarm.due = due
             if alarm.queued > due:
                 alarm.bench.queue(alarm)  # its time had come while it was at rest
             chunk: bytes = await self._chunks.__anext__()
@@ -94,6 +97,12 @@ class _AsyncBody(_Body):
             raise
         return chunk
 
+    def _before_deadline(self, deadline: float) -> float:
+        """The deadline, unless it has passed while nothing was read."""
+        if self.call.clock.monotonic() >= deadline:
+            raise self.too_late()
+        return deadline
+
     def _failed(self, error: BaseException) -> None:
         """Tell of it, and raise our own error in its place where it is an alarm's doing."""
         alarm, self.call.alarm = self.call.alarm, None
@@ -108,7 +117,7 @@ class _AsyncBody(_Body):
             del late  # its traceback refers to this frame: the two would keep each other alive
 
     async def _next(self) -> bytes:
-        """The next chunk where no alarm was left on the call: no limit, a deadline, or trio."""
+        """The next chunk where no alarm was left on the call: no limit, another than usual, or trio."""
         call = self.call
         due = self.due()
         clock = call.clock

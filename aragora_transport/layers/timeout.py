@@ -53,9 +53,14 @@ class TimeoutTransport(Layer):
     async def handle(self, request: Any, call: Call) -> Any:
         usual, seconds, call.idle = self._usual
         theirs = request.extensions.get("timeout")
-        if theirs != usual or call.deadline is not None or call.options.attempt_timeout is not None:
+        due = call.clock.monotonic() + seconds
+        if (
+            theirs != usual
+            or call.options.attempt_timeout is not None
+            or (call.deadline is not None and call.deadline <= due)
+        ):
             return await self._unusual(request, call, theirs)
-        alarm = call.scope.alarms.start(call.clock.monotonic() + seconds)
+        alarm = call.scope.alarms.start(due)
         try:
             response = await self.next(request, call)
         except BaseException as error:
@@ -70,7 +75,7 @@ class TimeoutTransport(Layer):
         return response
 
     async def _unusual(self, request: Any, call: Call, theirs: Timeouts | None) -> Any:
-        """With other timeouts than the last request, options, a deadline or a blocking client."""
+        """With other timeouts than the last request, options, a deadline that comes first, or a thread."""
         seconds, call.idle = self._limits(request, call)
         due = _due(call, seconds)
         ours = due is not None and due != call.deadline  # else the deadline's own layer speaks
@@ -101,7 +106,6 @@ class TimeoutTransport(Layer):
         """Whether the next request with the same timeouts has the same limits."""
         return (
             call.options.attempt_timeout is None
-            and call.deadline is None
             and self._profile.long_poll is None
             and not call.blocking
         )
