@@ -20,6 +20,7 @@ INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
 _COMMANDS = {
     "demo": "watch a flaky API being survived: bare httpx and this library side by side",
+    "explain": "see what a policy does: its values, waits, worst case, and what it sends again",
     "simulate": "see how policies fare in an outage, in virtual time, before you choose one",
     "bench": "measure what each layer costs",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
     breaks: bool = False
 
 
-class Server(httpx.AsyncBaseTransport):
+class Server(ABC, httpx.AsyncBaseTransport):
     """Answers by `answer()` and keeps the times of what was sent to it in `sends`."""
 
     def __init__(self, scenario: Scenario, clock: VirtualTime, rng: Random) -> None:
@@ -41,9 +42,9 @@ class Server(httpx.AsyncBaseTransport):
         self._clock = clock
         self._rng = rng
 
+    @abstractmethod
     def answer(self, now: float) -> Answer:
         """What comes of a request that comes now."""
-        raise NotImplementedError
 
     def drained(self) -> float | None:
         """When the work that an outage left behind was done, for a server that keeps a queue."""
