@@ -2,6 +2,7 @@
 
 from aragora_transport._credentials import Secret
 from aragora_transport._options import call_options
+from aragora_transport._version import __version__ as __version__
 from aragora_transport.correlation import correlation_id, correlation_scope
 from aragora_transport.errors import (
     CircuitOpenError,
@@ -20,8 +21,6 @@ from aragora_transport.policy import (
 from aragora_transport.profile import Bucket, Judgement, Profile
 from aragora_transport.result import ConnectorResult
 from aragora_transport.stack import resilient, resilient_sync, wrap_client
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BreakerPolicy",

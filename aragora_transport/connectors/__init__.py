@@ -1,9 +1,11 @@
 """Clients of chat platforms over the stack: each method is one request, each answer a `ConnectorResult`."""
 
 from aragora_transport.connectors.base import ChatPlatformConnector
+from aragora_transport.connectors.discord import DiscordConnector
 from aragora_transport.connectors.telegram import TelegramConnector
 
 __all__ = [
     "ChatPlatformConnector",
+    "DiscordConnector",
     "TelegramConnector",
 ]

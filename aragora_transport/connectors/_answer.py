@@ -1,4 +1,4 @@
-"""A platform's answer, read to its end: what a connector's `read()` makes a `ConnectorResult` of."""
+"""What comes of a request: an answer, read to its end, or an error; and how either becomes a result."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from aragora_transport import errors
 from aragora_transport._redact import one_line
+from aragora_transport.layers._resending import is_tls_verification
 from aragora_transport.result import ConnectorResult
 
 if TYPE_CHECKING:
     from aragora_transport._call import Call
+    from aragora_transport._flavor import Flavor
     from aragora_transport.profile import Judgement
 
 # Where a platform gives no code of its own, the status has a name that programs can go by.
@@ -119,6 +122,11 @@ def fields_of(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
+def items_of(value: Any) -> list[Any] | None:
+    """`value` where it is a JSON array."""
+    return value if isinstance(value, list) else None  # pyright: ignore[reportUnknownVariableType]  # JSON
+
+
 async def read_body(response: Any, limit: int) -> bytes | None:
     """The whole body; `None` where it is longer than `limit` bytes."""
     chunks: list[bytes] = []
@@ -129,3 +137,21 @@ async def read_body(response: Any, limit: int) -> bytes | None:
             return None
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+OURS = (errors.CircuitOpenError, errors.RateLimitedError, errors.DeadlineExceededError)
+
+
+def code_of(error: Exception, flavor: Flavor) -> tuple[str, bool]:
+    """A name for what happened, and whether the same request may work later."""
+    if is_tls_verification(error):
+        return "tls_error", False
+    kinds: dict[str, tuple[Any, bool]] = {
+        "circuit_open": (errors.CircuitOpenError, True),
+        "rate_limited": (errors.RateLimitedError, True),
+        "timeout": (flavor.TimeoutException, True),
+        "invalid_request": (flavor.local, False),
+        "network_error": (flavor.TransportError, True),
+        "invalid_response": (Exception, False),  # such as a body that is not compressed as it says
+    }
+    return next((code, retryable) for code, (kind, retryable) in kinds.items() if isinstance(error, kind))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
-from urllib.parse import quote
+from contextlib import ExitStack
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import unquote
 
-import httpx
-
-from aragora_transport import errors
 from aragora_transport._clock import SYSTEM
 from aragora_transport._credentials import CREDENTIALS, Secret, hidden
 from aragora_transport._options import RECORD, CallOptions
 from aragora_transport._redact import describe_error, one_line
-from aragora_transport.connectors._answer import Answer, read_body
-from aragora_transport.layers._resending import is_tls_verification
-from aragora_transport.policy import BreakerPolicy, Policy, ResendUnsafe, RetryPolicy, TimeoutPolicy
+from aragora_transport.connectors._answer import OURS, Answer, code_of, read_body
+from aragora_transport.connectors._files import FileTooLargeError
+from aragora_transport.connectors._settings import checked_url, with_options
+from aragora_transport.policy import Policy, ResendUnsafe, RetryPolicy
 from aragora_transport.profile import judge
 from aragora_transport.profiles import profile_for
 from aragora_transport.result import ConnectorResult
@@ -31,8 +29,7 @@ if TYPE_CHECKING:
 
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
-    from aragora_transport._flavor import Flavor
-    from aragora_transport.connectors._files import Download
+    from aragora_transport.connectors._files import Download, Upload
     from aragora_transport.profile import Profile
 
 _MOST_SECRETS = 1000  # of webhooks, say, that a connector remembers
@@ -81,13 +78,13 @@ class Connector:
         request_timeout: float | None = None,
         resend_unsafe: ResendUnsafe = "unprocessed",
     ) -> None:
-        self.base_url = _checked_url(base_url)
+        self.base_url = checked_url(base_url)
         self._secrets = {
             name: Secret(value, origin=self.base_url, name=name) for name, value in (secrets or {}).items()
         }
-        self._others: dict[str, Secret] = {}  # by value
+        self._others: dict[bytes, Secret] = {}
         self.resend_unsafe: ResendUnsafe = resend_unsafe
-        self.policy = _with_options(
+        self.policy = with_options(
             policy or Policy(),
             enable_circuit_breaker=enable_circuit_breaker,
             threshold=circuit_breaker_threshold,
@@ -154,6 +151,7 @@ class Connector:
         read: Callable[[Answer], ConnectorResult] | None = None,
         already_done: Callable[[Answer], bool] | None = None,
         download: Download | None = None,
+        uploads: Mapping[str, Upload] | None = None,
         secrets: tuple[Secret, ...] = (),
         params: Any = None,
         headers: Mapping[str, str] | None = None,
@@ -168,7 +166,8 @@ class Connector:
         `path`: below `base_url`, or a whole URL. `operation`: its name in logs and metrics.
         `read`: in place of the connector's own. `already_done`: whether a refusal means that an earlier
         attempt, which was lost, has done it. `download`: takes the body of a success.
-        `secrets`: further ones, of this request; see `_secret()`.
+        `uploads`: files of a multipart body, by field. `secrets`: further ones, of this request; see
+        `_secret()`.
         `options`: of `call_options()`. The rest is httpx's.
         """
         self._check_open()
@@ -177,34 +176,49 @@ class Connector:
         options.setdefault("resend_unsafe", self.resend_unsafe)
         asked = CallOptions(operation=operation, begun=begun.append, **options)
         extensions: dict[str, Any] = {RECORD: asked, CREDENTIALS: secrets}
-        httpx_module = self.stack.flavor.module
         url = path if path.startswith(("https://", "http://")) else f"{self.base_url}/{path.lstrip('/')}"
-        try:
-            request = self._client.build_request(
-                method,
-                url,
-                params=params,
-                headers=headers,
-                json=json,
-                data=data,
-                content=content,
-                files=files,
-                extensions=extensions,
-            )
-        except UnicodeEncodeError as error:  # half a character, as JSON from elsewhere may hold
-            return self._refused(operation, f"text that cannot be sent: {error.reason}", "invalid_request")
-        except httpx_module.InvalidURL:
-            return self._refused(operation, "a URL that makes no sense", "invalid_request")
-        if not request.url.host:
-            return self._refused(operation, f"a URL without a host: {url}", "invalid_request")
-        try:
-            response = await self._client.send(request, stream=True)
+        with ExitStack() as open_files:
             try:
-                return await self._received(response, read or self.read, already_done, download)
-            finally:
-                await response.aclose()
-        except httpx_module.HTTPError as error:
-            return self._lost(error, begun[0])
+                if uploads:
+                    opened = ((field, upload.opened()) for field, upload in uploads.items())
+                    files = {field: open_files.enter_context(file) for field, file in opened}
+                request = self._client.build_request(
+                    method,
+                    url,
+                    params=params,
+                    headers=headers,
+                    json=json,
+                    data=data,
+                    content=content,
+                    files=files,
+                    extensions=extensions,
+                )
+                if not request.url.host:
+                    return self._refused(operation, f"a URL without a host: {url}", "invalid_request")
+                return await self._sent(request, read or self.read, already_done, download)
+            except FileTooLargeError as error:
+                return self._refused(operation, str(error), "file_too_large")
+            except UnicodeEncodeError as error:  # half a character, as JSON from elsewhere may hold
+                return self._refused(
+                    operation, f"text that cannot be sent: {error.reason}", "invalid_request"
+                )
+            except self.stack.flavor.module.InvalidURL:
+                return self._refused(operation, "a URL that makes no sense", "invalid_request")
+            except self.stack.flavor.module.HTTPError as error:
+                return self._lost(error, begun[0])
+
+    async def _sent(
+        self,
+        request: Any,
+        read: Callable[[Answer], ConnectorResult],
+        already_done: Callable[[Answer], bool] | None,
+        download: Download | None,
+    ) -> ConnectorResult:
+        response = await self._client.send(request, stream=True)
+        try:
+            return await self._received(response, read, already_done, download)
+        finally:
+            await response.aclose()
 
     async def _received(
         self,
@@ -229,9 +243,9 @@ class Connector:
 
     def _lost(self, error: Exception, call: Call) -> ConnectorResult:
         """No answer: what became of the request instead."""
-        code, retryable = _code_of(error, self.stack.flavor)
+        code, retryable = code_of(error, self.stack.flavor)
         retry_after: float | None = getattr(error, "retry_after", None)
-        ours = isinstance(error, _OURS)
+        ours = isinstance(error, OURS)
         told = str(error) if ours else f"{call.platform} {call.operation}: {describe_error(error)}"
         return ConnectorResult.failure(
             self._hide(one_line(told)),
@@ -268,11 +282,22 @@ class Connector:
 
     def _secret(self, value: str, name: str, *, origin: str | None = None) -> Secret:
         """A secret of one request, such as a webhook's token; the same value is the same secret again."""
-        known = self._others.pop(value, None) or Secret(value, origin=origin or self.base_url, name=name)
-        self._others[value] = known  # the last one used is the last one forgotten
+        origin = origin or self.base_url
+        key = sha256(f"{origin} {value}".encode()).digest()  # whoever looks in here finds no secret
+        known = self._others.pop(key, None) or Secret(value, origin=origin, name=name)
+        self._others[key] = known  # the last one used is the last one forgotten
         if len(self._others) > _MOST_SECRETS:
             del self._others[next(iter(self._others))]
         return known
+
+    def _concealed(self, url: str) -> tuple[str, tuple[Secret, ...]]:
+        """A URL from elsewhere with what the platform's profile knows as secret taken out of it."""
+        origin = url.partition("?")[0]
+        secrets: list[Secret] = []
+        for value in self._profile.secrets_in(url):
+            secrets.append(self._secret(unquote(value), "url-secret", origin=origin))
+            url = url.replace(value, str(secrets[-1]))
+        return url, tuple(secrets)
 
     def _hide(self, text: str) -> str:
         """Foreign text without this connector's secrets, should the platform repeat them."""
@@ -281,82 +306,3 @@ class Connector:
     def _check_open(self) -> None:
         if self._client.is_closed:
             raise RuntimeError(f"{self!r} is closed; make another one")
-
-
-_OURS = (errors.CircuitOpenError, errors.RateLimitedError, errors.DeadlineExceededError)
-
-
-def _code_of(error: Exception, flavor: Flavor) -> tuple[str, bool]:
-    """A name for what happened, and whether the same request may work later."""
-    if is_tls_verification(error):
-        return "tls_error", False
-    kinds: dict[str, tuple[Any, bool]] = {
-        "circuit_open": (errors.CircuitOpenError, True),
-        "rate_limited": (errors.RateLimitedError, True),
-        "timeout": (flavor.TimeoutException, True),
-        "invalid_request": (flavor.local, False),
-        "network_error": (flavor.TransportError, True),
-        "invalid_response": (Exception, False),  # such as a body that is not compressed as it says
-    }
-    return next((code, retryable) for code, (kind, retryable) in kinds.items() if isinstance(error, kind))
-
-
-def segment(value: object) -> str:
-    """One segment of a URL's path, quoted: an id from elsewhere cannot lead to another path."""
-    text = quote(str(value), safe="")
-    if text in {"", ".", ".."}:
-        raise ValueError(f"{value!r} is no id: it would lead to another path")
-    return text
-
-
-class ConnectorOptions(TypedDict, total=False):
-    """The keywords of `Connector` that every platform's connector hands on."""
-
-    policy: Policy | None
-    transport: Any
-    registry: CollectorRegistry | None
-    clock: Clock | None
-    enable_circuit_breaker: bool
-    circuit_breaker_threshold: int | None
-    circuit_breaker_cooldown: float | None
-    request_timeout: float | None
-    resend_unsafe: ResendUnsafe
-
-
-def given(**values: Any) -> dict[str, Any]:
-    """Those that are not `None`."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _checked_url(base_url: Any) -> str:
-    if base_url == "":
-        return ""
-    try:
-        url = httpx.URL(base_url)
-    except (TypeError, httpx.InvalidURL):
-        url = httpx.URL("")
-    if url.scheme not in {"http", "https"} or not url.host or url.query or url.fragment:
-        raise ValueError(
-            f"base_url={reprlib.repr(base_url)}: it must be a URL such as 'https://api.example.com/v1', "
-            "without a query"
-        )
-    return str(base_url).rstrip("/")
-
-
-def _with_options(
-    policy: Policy,
-    *,
-    enable_circuit_breaker: bool,
-    threshold: int | None,
-    cooldown: float | None,
-    timeout: float | None,
-) -> Policy:
-    """The policy with the guide's four options in it."""
-    breaker: BreakerPolicy | None = None
-    if enable_circuit_breaker:
-        changes = given(failure_threshold=threshold, cooldown=cooldown)
-        breaker = replace(policy.breaker or BreakerPolicy(), **changes) if changes else policy.breaker
-    limits = policy.timeout
-    if timeout is not None:
-        limits = replace(limits or TimeoutPolicy(), attempt=timeout)
-    return replace(policy, breaker=breaker, timeout=limits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -41,33 +42,44 @@ class _Counted:
         return chunk
 
 
-@contextlib.contextmanager
-def opened(file: File, filename: str | None, limit: int | None) -> Generator[tuple[str, Any]]:
-    """Name and content of a file to upload; a path is opened, and closed again.
+@dataclass(frozen=True)
+class Upload:
+    """A file of a multipart body. `limit`: the bytes that it may have."""
 
-    Raises `FileTooLargeError` at once where the length is known, else as soon as too much was read, and
-    `TypeError` for what is no file.
-    """
-    with contextlib.ExitStack() as stack:
-        if isinstance(file, Path):
-            filename = filename or file.name
-            content: Any = stack.enter_context(file.open("rb"))
-        else:
-            content = file
+    file: File
+    filename: str | None = None
+    limit: int | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Generator[tuple[str, Any]]:
+        """Name and content, as httpx takes them; a path is opened, and closed again.
+
+        Raises `FileTooLargeError` at once where the length is known, else as soon as too much was read,
+        and `TypeError` for what is no file.
+        """
+        with contextlib.ExitStack() as stack:
+            content: Any = self.file
+            if isinstance(content, Path):
+                content = stack.enter_context(content.open("rb"))
+            yield self.filename or _name_of(content), self._measured(content)
+
+    def _measured(self, content: Any) -> Any:
         if isinstance(content, bytes):
-            _check(len(content), limit)
+            _check(len(content), self.limit)
         elif not hasattr(content, "read"):
-            raise TypeError(
-                f"a file to upload is bytes, a Path or an open binary file, not {type(file).__name__}"
-            )
+            kind = type(content).__name__
+            raise TypeError(f"a file to upload is bytes, a Path or an open binary file, not {kind}")
         elif hasattr(content, "seekable") and content.seekable():
             begin = content.tell()
-            _check(content.seek(0, os.SEEK_END) - begin, limit)
+            _check(content.seek(0, os.SEEK_END) - begin, self.limit)
             content.seek(begin)
-        elif limit is not None:
-            content = _Counted(content, limit)
-        name = filename or Path(str(getattr(content, "name", "file"))).name
-        yield name, content
+        elif self.limit is not None:
+            return _Counted(content, self.limit)
+        return content
+
+
+def _name_of(file: Any) -> str:
+    return Path(str(getattr(file, "name", "file"))).name
 
 
 class Download:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from aragora_transport.connectors._answer import fields_of
-from aragora_transport.connectors._connector import ConnectorOptions, given, segment
-from aragora_transport.connectors._files import Download, File, FileTooLargeError, Sink, opened
+from aragora_transport.connectors._files import Download, File, Sink, Upload
+from aragora_transport.connectors._settings import ConnectorOptions, given, segment
 from aragora_transport.connectors.base import ChatPlatformConnector
 
 if TYPE_CHECKING:
@@ -89,16 +88,16 @@ class TelegramConnector(ChatPlatformConnector):
         method: str,
         params: dict[str, Any],
         *,
-        files: Mapping[str, tuple[str, Any]] | None = None,
+        uploads: Mapping[str, Upload] | None = None,
         **keywords: Any,
     ) -> ConnectorResult:
         keywords.setdefault("operation", method)
         if method.lower().startswith(_HARMLESS_TWICE):
             keywords.setdefault("idempotent", True)
-        if files:
+        if uploads:
             # In a form, what is no text is JSON.
             form = {k: v if isinstance(v, str) else json.dumps(v) for k, v in params.items()}
-            keywords.update(data=form, files=files)
+            keywords.update(data=form, uploads=uploads)
         elif params:
             keywords["json"] = params
         return await self._request("POST", f"{self._methods}/{segment(method)}", **keywords)
@@ -222,7 +221,11 @@ class TelegramConnector(ChatPlatformConnector):
             return too_long
         if isinstance(file, str):
             return await self._method(method, {**params, kind: file}, operation="upload_file")
-        return await self._upload(method, params, {kind: file}, {kind: filename}, "upload_file")
+        limit = self.max_upload
+        if kind == "photo" and limit is not None:
+            limit = min(limit, PHOTO)
+        upload = Upload(file, filename, limit)
+        return await self._method(method, params, uploads={kind: upload}, operation="upload_file")
 
     async def send_media_group(
         self,
@@ -233,28 +236,8 @@ class TelegramConnector(ChatPlatformConnector):
     ) -> ConnectorResult:
         """Post an album; `files` are those that `media` calls `attach://<name>`."""
         params = {"chat_id": channel_id, "media": media, **fields}
-        return await self._upload("sendMediaGroup", params, files or {}, {}, "send_media_group")
-
-    async def _upload(
-        self,
-        method: str,
-        params: dict[str, Any],
-        files: Mapping[str, File],
-        names: Mapping[str, str | None],
-        operation: str,
-    ) -> ConnectorResult:
-        limit = self.max_upload
-        if limit is not None and method == "sendPhoto":
-            limit = min(limit, PHOTO)
-        try:
-            with ExitStack() as stack:
-                parts = {
-                    field: stack.enter_context(opened(file, names.get(field), limit))
-                    for field, file in files.items()
-                }
-                return await self._method(method, params, files=parts, operation=operation)
-        except FileTooLargeError as error:
-            return self._refused(operation, str(error), "file_too_large")
+        uploads = {name: Upload(file, limit=self.max_upload) for name, file in (files or {}).items()}
+        return await self._method("sendMediaGroup", params, uploads=uploads, operation="send_media_group")
 
     async def get_file(self, file_id: str) -> ConnectorResult:
         """Where a file can be downloaded from for at least an hour: `file_path`, and its size."""
@@ -274,15 +257,12 @@ class TelegramConnector(ChatPlatformConnector):
             return self._refused("download_file", too_large, "file_too_large")
         if not isinstance(path, str) or ".." in path.split("/"):
             return self._refused("download_file", "the file has no path to download it from", "no_file_path")
-        try:
-            return await self._request(
-                "GET",
-                f"{self._files}/{'/'.join(segment(part) for part in path.split('/') if part)}",
-                operation="download_file",
-                download=Download(limit=self.max_download, to=to),
-            )
-        except FileTooLargeError as error:
-            return self._refused("download_file", str(error), "file_too_large")
+        return await self._request(
+            "GET",
+            f"{self._files}/{'/'.join(segment(part) for part in path.split('/') if part)}",
+            operation="download_file",
+            download=Download(limit=self.max_download, to=to),
+        )
 
     # --- updates ---
 

@@ -316,7 +316,7 @@ def _last_outcome(state: Any) -> Outcome:
 def is_tls_verification(error: BaseException) -> bool:
     cause: BaseException | None = error
     handled = sys.exception()  # what the caller handles meanwhile is the context of our error, too
-    while cause is not None and cause is not handled:
+    while cause is not None and (cause is error or cause is not handled):
         if type(cause).__name__ == "SSLCertVerificationError":
             return True
         cause = cause.__cause__ or cause.__context__
