@@ -56,7 +56,8 @@ class CircuitOpenError(_Described, httpx.TransportError):
     def __str__(self) -> str:
         # Built only when somebody reads it: refusing must cost less than a request.
         last = f" (last: {self.cause})" if self.cause else ""
-        why = f"circuit open after {self.failures} failures{last}" if self.failures else "circuit open"
+        many = f"{self.failures} failure" if self.failures == 1 else f"{self.failures} failures"
+        why = f"circuit open after {many}{last}" if self.failures else "circuit open"
         if self.retry_after == float("inf"):
             follows = "it was isolated by hand and stays open until reset()"
         elif self.retry_after > 0:

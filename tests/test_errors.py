@@ -178,7 +178,7 @@ class TestRaised:
         policy = Policy(retry=None, breaker=BreakerPolicy(failure_threshold=1, cooldown=30.0))
         stack = world.stack(world.scripted(503), "slack", policy=policy)
         await world.get(stack)
-        with pytest.raises(CircuitOpenError, match=r"circuit open after 1 failures \(last: 503\)") as caught:
+        with pytest.raises(CircuitOpenError, match=r"circuit open after 1 failure \(last: 503\)") as caught:
             await world.get(stack, extensions=call_options(operation="chat.postMessage"))
         self.is_theirs(world, caught.value, world.httpx.TransportError)
         assert (caught.value.key, caught.value.retry_after) == ("slack", 30.0)

@@ -5,6 +5,7 @@ tenacity drives, and `Resending` answers its questions.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -208,9 +209,12 @@ class Resending:
         else:
             state.outcome.set_result(self._outcome.response)
         try:
-            return max(0.0, float(strategy(state)))
+            seconds = float(strategy(state))
         finally:
             state.outcome = ours
+        if not math.isfinite(seconds):
+            raise ValueError(f"RetryPolicy(wait={strategy!r}) said {seconds}; a wait must be a finite time")
+        return max(0.0, seconds)
 
     def _stop(self, _: object) -> bool:
         """Whether the wait, and so the next attempt, is out of the question. Decided before draining."""

@@ -104,23 +104,18 @@ class TimeoutTransport(Layer):
 
     def _is_usual(self, call: Call) -> bool:
         """Whether the next request with the same timeouts has the same limits."""
-        return (
-            call.options.attempt_timeout is None
-            and self._profile.long_poll is None
-            and not call.blocking
-        )
+        return call.options.attempt_timeout is None and self._profile.long_poll is None and not call.blocking
 
     def _limits(self, request: Any, call: Call) -> tuple[float | None, float | None]:
         """The attempt limit and the idle limit that hold for this request."""
         attempt, idle = self.policy.attempt, self.policy.body_idle
-        longest = _explicit(request.extensions.get("timeout"))
-        if self._profile.long_poll is not None:
-            poll = self._profile.long_poll(request)
-            if poll is not None:
-                longest = max(longest, poll + LONG_POLL_MARGIN)
-        if longest:
-            attempt = None if attempt is None else max(attempt, longest)
-            idle = None if idle is None else max(idle, longest)
+        chosen = _chosen(request.extensions.get("timeout"))
+        poll = None if self._profile.long_poll is None else self._profile.long_poll(request)
+        polls = 0.0 if poll is None else poll + LONG_POLL_MARGIN
+        if attempt is not None:
+            attempt = max(attempt, polls, *chosen.values())
+        if idle is not None:
+            idle = max(idle, polls, chosen.get("read", 0.0))
         return call.options.attempt_timeout or attempt, idle
 
 
@@ -132,7 +127,10 @@ def _due(call: Call, seconds: float | None) -> float | None:
     return due if call.deadline is None or due < call.deadline else call.deadline
 
 
-def _explicit(timeouts: Timeouts | None) -> float:
-    """The read timeout that somebody chose, else 0. `None` chooses no length, so it raises no limit."""
-    read = None if timeouts is None else timeouts.get("read")
-    return 0.0 if read is None or read == _HTTPX_DEFAULT else read
+def _chosen(timeouts: Timeouts | None) -> dict[str, float]:
+    """What somebody chose, by phase. `None` chooses no length, and waiting for the pool is no sending."""
+    return {
+        phase: seconds
+        for phase, seconds in (timeouts or {}).items()
+        if seconds is not None and seconds != _HTTPX_DEFAULT and phase != "pool"
+    }

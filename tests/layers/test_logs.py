@@ -135,7 +135,7 @@ async def test_an_error_of_ours_goes_by_one_name_under_both_flavours(world, capl
     with pytest.raises(CircuitOpenError):
         await world.get(stack)
     assert ours(caplog)[-1].error == (
-        "CircuitOpenError: test GET: circuit open after 1 failures (last: 503); next probe in 60 s"
+        "CircuitOpenError: test GET: circuit open after 1 failure (last: 503); next probe in 60 s"
     )
 
 

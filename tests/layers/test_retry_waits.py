@@ -182,6 +182,15 @@ async def test_a_told_wait_goes_before_a_strategy(world):
     assert 9.0 <= wait <= 9.9
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan")])
+async def test_a_strategy_that_tells_no_time_is_an_error_not_a_wait_for_ever(world, seconds):
+    network = world.scripted(Reply(status=503, body=b"down"), 200)
+    policy = RetryPolicy(wait=lambda _: seconds)
+    with pytest.raises(ValueError, match="must be a finite time"):
+        await world.get(world.layer(RetryTransport, network, policy=policy))
+    assert network.open_responses == 0
+
+
 async def test_a_strategy_that_raises_ends_the_call_and_leaves_no_answer_open(world):
     def broken(state):
         raise KeyError("broken strategy")

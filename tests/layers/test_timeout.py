@@ -156,6 +156,15 @@ async def test_an_explicit_httpx_timeout_that_is_longer_raises_the_limit(world, 
     assert world.clock.monotonic() == pytest.approx(ends_at)
 
 
+@pytest.mark.parametrize(
+    ("phase", "ends_at"), [("connect", 60.0), ("write", 60.0), ("read", 60.0), ("pool", 30.0)]
+)
+async def test_one_phase_that_may_take_longer_raises_the_limit_for_them_all(world, phase, ends_at):
+    theirs = world.httpx.Timeout(None, **{phase: 60.0})
+    await failure(world, world.layer(TimeoutTransport, world.heedless(Hang())), timeout=theirs)
+    assert world.clock.monotonic() == pytest.approx(ends_at)
+
+
 async def test_httpxs_default_timeout_raises_no_limit(world):
     error = await failure(world, limited(world, world.scripted(Hang()), attempt=2.0), timeout=5.0)
     assert isinstance(error, DeadlineExceededError)
