@@ -138,7 +138,8 @@ def _short(value: Any) -> str:
         fields = cast("dict[str, Any]", value)
         return "(" + ", ".join(f"{name} {_short(inner)}" for name, inner in fields.items()) + ")"
     if isinstance(value, list):
-        return " ".join(map(str, cast("list[Any]", value)))
+        items: list[Any] = value
+        return " ".join(map(str, items))
     if value is None:
         return "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
