@@ -138,8 +138,7 @@ def _short(value: Any) -> str:
         fields = cast("dict[str, Any]", value)
         return "(" + ", ".join(f"{name} {_short(inner)}" for name, inner in fields.items()) + ")"
     if isinstance(value, list):
-        items: list[Any] = value
-        return " ".join(map(str, items))
+        return " ".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType]  # of whatever
     if value is None:
         return "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
