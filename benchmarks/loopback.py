@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -104,7 +105,11 @@ def _row(added: dict[str, Added], bare: Timed, ours: Timed) -> tuple[float, ...]
 def _server_process() -> Iterator[str]:
     """Its URL; the process is gone when the block is left."""
     command = [sys.executable, "-I", str(Path(_server.__file__))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own server
+    # A process group of its own: Ctrl-C reaches the terminal's, and the server ends with its stdin.
+    apart: dict[str, Any] = {} if sys.platform == "win32" else {"process_group": 0}
+    with subprocess.Popen(  # noqa: S603  # our own server
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **apart
+    ) as process:
         assert process.stdin is not None  # noqa: S101  # a pipe was asked for
         assert process.stdout is not None  # noqa: S101  # as above
         try:
