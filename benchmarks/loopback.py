@@ -46,11 +46,11 @@ def at_once(concurrency: int) -> str:
 
 def run(effort: Effort, tell: Tell) -> list[Table]:
     """One row for each number of requests that are under way at once."""
-    rounds = max(1, effort.rounds // 4)  # a request over sockets takes longer
+    rounds = max(1, effort.rounds // 2)  # a request over sockets takes longer
     rows: dict[str, tuple[float, ...]] = {}
     with _server_process() as url, asyncio.Runner() as runner:
         for part, concurrency in enumerate(CONCURRENCY):
-            some = replace(effort, rounds=rounds, batch=max(concurrency, effort.batch))
+            some = replace(effort, rounds=rounds, batch=max(concurrency, effort.batch // 4))
             bare = Timed(runner, _network(), url, concurrency)
             ours = Timed(runner, stack(_network()), url, concurrency)
 
