@@ -25,6 +25,7 @@ class Gate:
         "_batch",
         "_let_out",
         "_spread",
+        "expected",
         "in_flight",
         "key",
         "line",
@@ -40,6 +41,7 @@ class Gate:
         self.in_flight = 0
         self.opens_at = 0.0  # as told, or as the pace after that has it
         self.line: list[Place] = []  # by arrival
+        self.expected = 0  # of those that wait, here or elsewhere, how many must pass it
         self._spread = 0.0
         self._batch = 0  # how many leave in the present step after a told time; 0 when that is past
         self._let_out = 0  # of them
@@ -67,8 +69,8 @@ class Gate:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits here and nobody will come back."""
-        return not self.line and not self.in_flight
+        """Whether nobody will come by or come back."""
+        return not self.expected and not self.in_flight
 
     def close(self, now: float, seconds: float, rng: Random) -> None:
         """Let nobody out for so long; never opens earlier than told before."""

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class Hold(NamedTuple):
-    """How a wait ended: let out, or interrupted, or `refused` for a reason with `left` seconds to go."""
+    """How a wait ended: let out of `gates`, or interrupted, or `refused` with `left` seconds to go."""
 
-    key: str
-    passed: bool = False
+    key: str  # of the bucket that held the caller last
+    gates: tuple[Gate, ...] = ()
     refused: str | None = None
     left: float = 0.0
 
@@ -50,25 +50,22 @@ class Gates(OrderedDict[str, Gate]):
         # Else a gate that is open knows nothing, and there need be none.
         self.keeps_all = policy.rate is not None or policy.published or policy.max_in_flight is not None
 
-    def of(self, buckets: tuple[Bucket, ...]) -> tuple[Gate, ...]:
-        """The gates that a request must pass."""
+    def enter(self, buckets: tuple[Bucket, ...]) -> tuple[Gate, ...] | None:
+        """Pass the gates that there are without waiting; `None` where that is not possible now."""
         with self._lock:
             if self.keeps_all:
-                return tuple(self._made(bucket, first=bucket is buckets[0]) for bucket in buckets)
-            found = (self.get(self._name(bucket)) for bucket in buckets)
-            return tuple(gate for gate in found if gate is not None)
-
-    def enter(self, gates: tuple[Gate, ...]) -> bool:
-        """Pass without waiting, where that is possible now."""
-        with self._lock:
+                gates = tuple(map(self._made, buckets))
+            else:
+                known = (self.get(self._name(bucket)) for bucket in buckets)
+                gates = tuple(gate for gate in known if gate is not None)
             now = self._clock.monotonic()
             if self._holder(gates, now, math.inf) is not None:
-                return False
+                return None
             for gate in gates:
                 gate.take(now, self._rng)
-                if not self.keeps_all and gate.key in self:
-                    del self[gate.key]  # it is open, and knows nothing else
-            return True
+                if not self.keeps_all and gate.idle:
+                    self.pop(gate.key, None)  # it is open, and that is all it knows
+            return gates
 
     def leave(self, gates: tuple[Gate, ...]) -> None:
         """One that passed is in flight no longer."""
@@ -81,7 +78,7 @@ class Gates(OrderedDict[str, Gate]):
     def shut(self, bucket: Bucket, seconds: float) -> float:
         """Close the gate of a bucket for `seconds`; returns when it opens."""
         with self._lock:
-            gate = self._made(bucket, first=True)
+            gate = self._made(bucket)
             now = self._clock.monotonic()
             # Some may wait yet where the platform's own name was unknown.
             for each in {gate: None, self.get(bucket.key, gate): None}:
@@ -100,7 +97,7 @@ class Gates(OrderedDict[str, Gate]):
 
     async def wait(
         self,
-        gates: tuple[Gate, ...],
+        buckets: tuple[Bucket, ...],
         *,
         blocking: bool,
         deadline: float | None = None,
@@ -115,7 +112,7 @@ class Gates(OrderedDict[str, Gate]):
         wait also ends when `interrupter` begins to refuse: the attempt would come to nothing. A caller that
         is cancelled has taken nothing, and gives its place in the line up.
         """
-        me = self._come(gates, Waiter(self._clock, blocking=blocking))
+        me = self._come(buckets, Waiter(self._clock, blocking=blocking))
         if interrupter is not None:
             interrupter.watch(me.waiter)
         try:
@@ -132,11 +129,16 @@ class Gates(OrderedDict[str, Gate]):
                 interrupter.unwatch(me.waiter)
             self._go(me)
 
-    def _come(self, gates: tuple[Gate, ...], waiter: Waiter) -> Place:
+    def _come(self, buckets: tuple[Bucket, ...], waiter: Waiter) -> Place:
         with self._lock:
+            gates = tuple(
+                map(self._made, buckets)
+            )  # also those that are open now: they may be closed meanwhile
             now = self._clock.monotonic()
             self._arrivals += 1
-            gate = self._holder(gates, now, self._arrivals) or gates[0]
+            for gate in gates:
+                gate.expected += 1
+            gate = self._holder(gates, now, self._arrivals) or gates[0]  # it has opened this very moment
             me = Place(gates, gate, self._arrivals, waiter, now)
             gate.line.append(me)
             return me
@@ -144,6 +146,8 @@ class Gates(OrderedDict[str, Gate]):
     def _go(self, me: Place) -> None:
         """Out of the line, where it still stands in one."""
         with self._lock:
+            for gate in me.gates:
+                gate.expected -= 1
             if me in me.gate.line:
                 me.gate.line.remove(me)
             _wake(me.gate)
@@ -161,7 +165,7 @@ class Gates(OrderedDict[str, Gate]):
                     gate.line.pop(0)
                     for each in me.gates:
                         each.take(now, self._rng)
-                    return Hold(gate.key, passed=True)
+                    return Hold(gate.key, me.gates)
                 self._move(me, other)
                 gate = other
             turn_at = gate.turn_at(0 if most is None else len(gate.line) - 1)
@@ -208,17 +212,17 @@ class Gates(OrderedDict[str, Gate]):
     def _name(self, bucket: Bucket) -> str:
         return self._told_names.get(bucket.key, bucket.key)
 
-    def _made(self, bucket: Bucket, *, first: bool) -> Gate:
+    def _made(self, bucket: Bucket) -> Gate:
         key = self._name(bucket)
         gate = self.get(key)
         if gate is None:
             policy = self._policy
             rates: list[Pace | Window] = []
-            if policy.rate is not None and first:
+            if policy.rate is not None:
                 rates.append(Pace(policy.rate, policy.per))
             if policy.published:
                 rates += [Window(requests, seconds) for requests, seconds in bucket.rates]
-            gate = self[key] = Gate(key, tuple(rates), policy.max_in_flight if first else None)
+            gate = self[key] = Gate(key, tuple(rates), policy.max_in_flight)
         self.move_to_end(key)
         excess = len(self) - self._policy.max_keys
         if excess > 0:

@@ -108,8 +108,9 @@ class RateLimitTransport(Layer):
 
     async def _pass(self, request: Any, call: Call) -> tuple[Gate, ...]:
         """Wait until all gates of the request let it out; they are returned where they have."""
-        gates = self._gates.of(self._buckets(request, call))
-        if not gates or self._gates.enter(gates):
+        buckets = self._buckets(request, call)
+        gates = self._gates.enter(buckets)
+        if gates is not None:
             return gates
         call.gated = True  # until it is let through
         call.gates_blocked += 1
@@ -118,7 +119,7 @@ class RateLimitTransport(Layer):
         longest = call.options.max_gate_wait
         impatient = longest is not None and (deadline is None or began + longest < deadline)
         hold = await self._gates.wait(
-            gates,
+            buckets,
             blocking=call.blocking,
             deadline=began + longest if longest is not None and impatient else deadline,
             longest=self._max_wait,
@@ -138,7 +139,7 @@ class RateLimitTransport(Layer):
         call.attempt_began = call.clock.monotonic()  # the wait is not charged as its slowness
         call.emit(RateLimitWaited, key=hold.key, seconds=call.attempt_began - began, refused=False)
         call.gated = False
-        return gates if hold.passed else ()
+        return hold.gates
 
     # --- what answers say ---
 
