@@ -139,13 +139,20 @@ async def read_body(response: Any, limit: int) -> bytes | None:
     return b"".join(chunks)
 
 
-OURS = (errors.CircuitOpenError, errors.RateLimitedError, errors.DeadlineExceededError)
+OURS = (
+    errors.CircuitOpenError,
+    errors.RateLimitedError,
+    errors.DeadlineExceededError,
+    errors.TokenRefreshError,
+)
 
 
 def code_of(error: Exception, flavor: Flavor) -> tuple[str, bool]:
     """A name for what happened, and whether the same request may work later."""
     if is_tls_verification(error):
         return "tls_error", False
+    if isinstance(error, errors.TokenRefreshError):
+        return error.code or "no_token", error.retryable
     kinds: dict[str, tuple[Any, bool]] = {
         "circuit_open": (errors.CircuitOpenError, True),
         "rate_limited": (errors.RateLimitedError, True),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
+    from aragora_transport._tokens import TokenSource
     from aragora_transport.connectors._files import Download, Upload
     from aragora_transport.profile import Profile
 
@@ -47,6 +48,7 @@ class Connector:
         in paths and headers.
     `policy`: what the stack does (default: the guide's numbers).
     `transport`: what sends (default: httpx's own, with the proxies of the environment).
+    `auth`: where tokens come from, as for `resilient()`.
     `registry`, `clock`: as for `resilient()`.
     `enable_circuit_breaker`, `circuit_breaker_threshold` (failures), `circuit_breaker_cooldown` and
         `request_timeout` (seconds, of one attempt): change the policy; by default as it says, which is
@@ -68,6 +70,7 @@ class Connector:
         *,
         base_url: str = "",
         secrets: Mapping[str, str] | None = None,
+        auth: TokenSource | None = None,
         policy: Policy | None = None,
         transport: Any = None,
         registry: CollectorRegistry | None = None,
@@ -102,6 +105,7 @@ class Connector:
             registry=registry,
             clock=clock,
             profile=self._profile,
+            auth=auth,
             credentials=self._secrets.values(),
         )
         # The stack's limits hold: httpx's own 5 seconds would cut them short. Nor does a .netrc decide.
@@ -176,7 +180,7 @@ class Connector:
         options.setdefault("resend_unsafe", self.resend_unsafe)
         asked = CallOptions(operation=operation, begun=begun.append, **options)
         extensions: dict[str, Any] = {RECORD: asked, CREDENTIALS: secrets}
-        url = path if path.startswith(("https://", "http://")) else f"{self.base_url}/{path.lstrip('/')}"
+        url = self._url(path)
         with ExitStack() as open_files:
             try:
                 if uploads:
@@ -219,6 +223,9 @@ class Connector:
             return await self._received(response, read, already_done, download)
         finally:
             await response.aclose()
+
+    def _url(self, path: str) -> str:
+        return path if path.startswith(("https://", "http://")) else f"{self.base_url}/{path.lstrip('/')}"
 
     async def _received(
         self,
