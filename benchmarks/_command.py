@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,9 +45,9 @@ def _rounds(text: str) -> int:
 
 def _file(text: str) -> Path:
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(
-            f"{text!r} cannot be written: name a file in a directory that is there"
+            f"{text!r} cannot be written: name a file in a directory that is there and yours"
         )
     return path
 

@@ -24,9 +24,9 @@ IN_README = (ONE, FIVE, CALL, *(f"{name} alone" for name in LAYERS), WHOLE, *PEE
 
 def check(root: Path) -> str | None:
     """Why the pages below `root` cannot be written; None when they can."""
-    for name in (README, PAGE):
-        if not (root / name).parent.is_dir():
-            return f"{root} has no {Path(name).parent}/"
+    docs = (root / PAGE).parent
+    if not docs.is_dir():
+        return f"there is no directory {docs}"
     readme = root / README
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if not 0 <= text.find(BEGIN) < text.find(END):

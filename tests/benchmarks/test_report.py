@@ -162,7 +162,7 @@ def test_a_terminal_gets_a_bar_that_needs_no_thread():
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({}, "has no docs/"),
+        ({}, "there is no directory "),
         ({"docs/x.md": ""}, "README.md has no lines <!-- benchmarks: begin --> and"),
         ({"docs/x.md": "", "README.md": f"{docs.END} {docs.BEGIN}"}, "for the table to stand between"),
         ({"docs/x.md": "", "README.md": f"{docs.BEGIN} {docs.END}"}, None),

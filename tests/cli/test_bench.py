@@ -174,7 +174,10 @@ def test_the_picture_has_them_as_well(finished):
             ["counts", "--write-docs", "."],
             "--write-docs needs the suites memory, overhead, paths, loopback, too",
         ),
-        (["--write-docs", "/nowhere"], "--write-docs: /nowhere has no ./; name the top of a checkout"),
+        (
+            ["--write-docs", "/nowhere"],
+            "--write-docs: there is no directory /nowhere/docs; name the top of a checkout",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_measured(options, complaint, capsys, monkeypatch):
