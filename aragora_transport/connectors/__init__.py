@@ -1,5 +1,8 @@
 """Clients of platforms over the stack: each method is one request, each answer a `ConnectorResult`."""
 
+from aragora_transport.connectors._answer import Answer
+from aragora_transport.connectors._files import Download, Upload
+from aragora_transport.connectors._settings import segment
 from aragora_transport.connectors.base import ChatPlatformConnector
 from aragora_transport.connectors.discord import DiscordConnector
 from aragora_transport.connectors.enterprise import EnterpriseConnector
@@ -13,13 +16,17 @@ from aragora_transport.connectors.oauth import (
 from aragora_transport.connectors.telegram import TelegramConnector
 
 __all__ = [
+    "Answer",
     "ChatPlatformConnector",
     "ClientCredentials",
     "DiscordConnector",
+    "Download",
     "EnterpriseConnector",
     "FileStore",
     "RefreshToken",
     "StaticKey",
     "TelegramConnector",
     "TokenStore",
+    "Upload",
+    "segment",
 ]
