@@ -122,7 +122,11 @@ def test_the_secrets_of_an_address_are_those_that_its_page_says():
         (SLACK, "https://hooks.slack.com/services/T0/B0/s3cret", "s3cret"),
         (SLACK, "https://files.slack.com/upload/v1/s3cret", "s3cret"),
         (DISCORD, "https://discord.com/api/v10/webhooks/1/s3cret", "s3cret"),
+        (DISCORD, "http://gateway.test/discord/webhooks/1/s3cret/messages/2", "s3cret"),
         (TEAMS, "https://x.webhook.office.com/webhookb2/s3cret", "s3cret"),
+        (TEAMS, "http://gateway.test/teams/webhookb2/s3cret", "s3cret"),
+        (TEAMS, "https://x.logic.azure.com/workflows/1/invoke?sig=s3cret", "s3cret"),
+        (SLACK, "http://gateway.test/slack/services/T0/B0/s3cret", "s3cret"),
         (TELEGRAM, "https://api.telegram.org/bots3cret/sendMessage?chat_id=1", "s3cret"),
         (TELEGRAM, "https://api.telegram.org/file/bots3cret/photos/1.jpg", "s3cret"),
     ],
@@ -141,7 +145,8 @@ def test_the_chat_is_found_in_a_form_and_tokens_are_told_apart():
 
     assert keys("1:a", data={"chat_id": "7"}) == keys("1:a", json={"chat_id": 7})
     assert keys("1:a", data={"chat_id": "7"}) != keys("1:b", data={"chat_id": "7"})
-    for odd in ({"json": ["chat_id"]}, {"json": {"chat_id": {}}}, {"content": b"\xff" * 70_000}):
+    unread = ({"content": b"chat_id=7"}, {"content": b"\xff" * 70_000}, {"files": {"photo": b"chat_id=7"}})
+    for odd in ({"json": ["chat_id"]}, {"json": {"chat_id": {}}}, *unread):
         assert keys("1:a", **odd)[0].startswith("sendmessage ")
 
 

@@ -14,7 +14,6 @@ _NOT_READY = frozenset({"110000", "110001"})  # a search index that is being mad
 _IN_ALL = ((50, 1.0),)  # requests a second of a bot, whatever the route
 _MAJOR = frozenset({"channels", "guilds", "webhooks", "interactions"})  # their id is a part of the bucket
 _ID = re.compile(r"[0-9]+")
-_VERSION = re.compile(r"v[0-9]+")
 
 
 def reads_body(response: Any) -> bool:
@@ -50,14 +49,13 @@ def classify(response: Any, body: bytes | None) -> Judgement | None:
 def _route(request: Any) -> tuple[str, str]:
     """The route without its ids, and the major parameter, whose requests share no bucket with another's."""
     parts = segments(request)
-    if parts[:1] == ["api"]:
-        parts = parts[2:] if _VERSION.fullmatch(parts[1] if len(parts) > 1 else "") else parts[1:]
     major = ""
-    if len(parts) > 1 and parts[0] in _MAJOR:
-        major = parts[1]
-        if parts[0] in {"webhooks", "interactions"} and len(parts) > 2:
-            major += "/" + digest(parts[2])
-            parts = [*parts[:2], "token", *parts[3:]]
+    starts = [at for at, part in enumerate(parts[:-1]) if part in _MAJOR]
+    if starts:  # what stands before is the API's version, or a gateway's own path
+        kind, major, *rest = parts[starts[0] :]
+        if kind in {"webhooks", "interactions"} and rest:
+            major, rest = f"{major}/{digest(rest[0])}", ["token", *rest[1:]]
+        parts = [kind, ":id", *rest]
     route = [":id" if _ID.fullmatch(part) else part for part in parts]
     if "reactions" in route:
         del route[route.index("reactions") + 1 :]  # an emoji, and whose reaction it is

@@ -58,7 +58,7 @@ def rate_key(request: Any) -> tuple[Bucket, ...]:
     """The method in its workspace; of chat.postMessage the channel as well; a webhook by itself."""
     parts = segments(request)
     method = parts[-1]
-    if request.url.host.startswith("hooks.") or parts[0] == "services":
+    if request.url.host.startswith("hooks.") or "services" in parts:
         return (Bucket(f"webhook {digest(request.url.path)}", _ONE_A_SECOND),)
     workspace = whose(request)
     if not _METHOD.fullmatch(method):

@@ -18,6 +18,7 @@ from aragora_transport.profiles._reading import (
 )
 
 _HIDDEN = re.compile(rb"Microsoft Teams endpoint returned HTTP error ([0-9]{3})")
+_WEBHOOKS = frozenset({"webhook", "webhookb2"})
 _TRANSIENT = frozenset({412, 429, 500, 502, 503, 504, 509})
 
 # (requests, seconds) of a bot in a conversation, of its app in a tenant, and of an incoming webhook
@@ -75,7 +76,7 @@ def rate_key(request: Any) -> tuple[Bucket, ...]:
     """By conversation and app for the connector, by app and tenant for Graph, a webhook by itself."""
     host: str = request.url.host
     parts = segments(request)
-    if "webhook" in parts[0] or host.endswith(("logic.azure.com", "powerplatform.com")):
+    if not _WEBHOOKS.isdisjoint(parts) or host.endswith(("logic.azure.com", "powerplatform.com")):
         return (Bucket(f"webhook {digest(request.url.path)}", _WEBHOOK),)
     app = whose(request)
     if host.startswith("graph."):
