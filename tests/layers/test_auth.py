@@ -20,6 +20,7 @@ from aragora_transport import (
     resilient,
     wrap_client,
 )
+from aragora_transport._credentials import CredentialTransport
 from aragora_transport.events import AttemptFinished, RetryRefused
 from aragora_transport.layers import (
     AuthTransport,
@@ -92,6 +93,7 @@ async def test_an_attempt_goes_with_a_token_that_only_the_network_sees(world, ca
     assert network.sent[1].headers["x-other"] == "kept"
     assert "authorization" not in answer.request.headers
     record = answer.extensions["aragora_transport"]
+    assert record.credential is None
     shown = [stack.describe(), record, vars(record), answer.request.headers, *world.events, caplog.text]
     assert [text for text in map(repr, shown) if "token-1" in text] == []
 
@@ -190,6 +192,21 @@ async def test_a_token_goes_to_its_origin_alone(world):
     answer = answer if world.blocking else await answer
     assert answer.status_code == 401
     assert tokens_of(network) == ["token-1", "-"]
+
+
+async def test_a_request_that_is_sent_elsewhere_below_goes_without_its_token(async_world):
+    class Moved(async_world.httpx.AsyncBaseTransport):
+        def __init__(self, transport):
+            self.transport = transport
+
+        async def handle_async_request(self, request):
+            request.url = request.url.copy_with(host="elsewhere.test")
+            return await self.transport.handle_async_request(request)
+
+    network = async_world.scripted(200)
+    moved = Moved(CredentialTransport(network))
+    await async_world.get(async_world.layer(AuthTransport, moved, source=Tokens()), url=HOME)
+    assert tokens_of(network) == ["-"]
 
 
 async def test_it_works_alone_and_with_other_credentials(world):
