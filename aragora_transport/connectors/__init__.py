@@ -13,6 +13,7 @@ from aragora_transport.connectors.oauth import (
     StaticKey,
     TokenStore,
 )
+from aragora_transport.connectors.slack import SlackConnector
 from aragora_transport.connectors.telegram import TelegramConnector
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "EnterpriseConnector",
     "FileStore",
     "RefreshToken",
+    "SlackConnector",
     "StaticKey",
     "TelegramConnector",
     "TokenStore",

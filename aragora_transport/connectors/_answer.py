@@ -79,9 +79,9 @@ class Answer:
 
     @property
     def repeated(self) -> bool:
-        """Whether an earlier attempt of the call may have been carried out: it was lost, or failed oddly."""
+        """Whether an earlier attempt of the call may have been carried out: it was lost, or not refused."""
         earlier = self.call.history
-        return any(attempt.status is None or attempt.status >= 500 for attempt in earlier)
+        return any(attempt.status is None or not 400 <= attempt.status < 500 for attempt in earlier)
 
     def success(self, data: Any) -> ConnectorResult:
         """It worked. What is no object is put into one: `items` for a list, `result` for the rest."""

@@ -14,7 +14,7 @@ from aragora_transport._credentials import CREDENTIALS, Secret, hidden
 from aragora_transport._options import RECORD, CallOptions
 from aragora_transport._redact import describe_error, one_line
 from aragora_transport.connectors._answer import OURS, Answer, code_of, read_body
-from aragora_transport.connectors._files import FileTooLargeError
+from aragora_transport.connectors._files import FileRefusedError
 from aragora_transport.connectors._settings import checked_url, with_options
 from aragora_transport.policy import Policy, ResendUnsafe, RetryPolicy
 from aragora_transport.profile import judge
@@ -200,8 +200,8 @@ class Connector:
                 if not request.url.host:
                     return self._refused(operation, f"a URL without a host: {url}", "invalid_request")
                 return await self._sent(request, read or self.read, already_done, download)
-            except FileTooLargeError as error:
-                return self._refused(operation, str(error), "file_too_large")
+            except FileRefusedError as error:
+                return self._refused(operation, str(error), error.code)
             except UnicodeEncodeError as error:  # half a character, as JSON from elsewhere may hold
                 return self._refused(
                     operation, f"text that cannot be sent: {error.reason}", "invalid_request"
