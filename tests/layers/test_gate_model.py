@@ -95,14 +95,14 @@ class Crowd(RuleBasedStateMachine):
         ticks=st.none() | st.integers(1, 40),
     )
     def come(self, keys, how_many, ticks):
-        came = []
-        for _ in range(how_many):
-            self.number += 1
-            deadline = None if ticks is None else self.clock.now + ticks * TICK
-            caller = Caller(self.number, keys, deadline)
-            came.append(caller)
-            self.go_on(caller, self.call(caller))
-        return multiple(*came)
+        deadline = None if ticks is None else self.clock.now + ticks * TICK
+        return multiple(*[self.come_one(keys, deadline) for _ in range(how_many)])
+
+    def come_one(self, keys, deadline):
+        self.number += 1
+        caller = Caller(self.number, keys, deadline)
+        self.go_on(caller, self.call(caller))
+        return caller
 
     @rule(key=st.sampled_from(sorted(LIMITS)), ticks=st.integers(0, 16))
     def be_told(self, key, ticks):
@@ -130,6 +130,15 @@ class Crowd(RuleBasedStateMachine):
             self.settle()
             if due >= until:
                 return
+
+    @rule(target=callers, keys=st.sampled_from(KEYS))
+    def come_as_another_s_time_comes(self, keys):
+        """Before that one has noticed."""
+        times = [at for _, _, at in self.parked.values() if at is not None]
+        self.clock.now = max(self.clock.now, min(times, default=0.0))
+        came = self.come_one(keys, None)
+        self.settle()
+        return came
 
     # --- how calls go on ---
 
