@@ -149,12 +149,13 @@ class Download:
             _check(int(told[:20]), self._limit)
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.aiter_bytes():
-            size += len(chunk)
-            _check(size, self._limit)
-            if self._to is None:
-                chunks.append(chunk)
-            else:
-                self._to.write(chunk)
+        async with contextlib.aclosing(response.aiter_bytes()) as body:
+            async for chunk in body:
+                size += len(chunk)
+                _check(size, self._limit)
+                if self._to is None:
+                    chunks.append(chunk)
+                else:
+                    self._to.write(chunk)
         data: dict[str, Any] = {"size": size, "content_type": response.headers.get("content-type")}
         return data if self._to is not None else {**data, "content": b"".join(chunks)}

@@ -54,6 +54,7 @@ class RetryTransport(Layer):
             budget = Budget(policy.budget, clock)
         self.budget = budget
         self._max_attempts = policy.max_attempts
+        self._unsafe_always = policy.resend_unsafe == "always"
 
     async def handle(self, request: Any, call: Call) -> Any:
         call.max_attempts = self._max_attempts
@@ -79,7 +80,9 @@ class RetryTransport(Layer):
     async def _followed(self, request: Any, call: Call) -> Any:
         """A request that it may not be safe, or not be possible, to send again."""
         call.max_attempts = call.options.max_attempts or self._max_attempts
-        sending = follow(request, call, self.flavor, unsafe_always=self.resend_unsafe(call) == "always")
+        mode = call.options.resend_unsafe
+        always = self._unsafe_always if mode is None else mode == "always"
+        sending = follow(request, call, self.flavor, unsafe_always=always)
         try:
             return await self._finish(request, call, sending, await self.attempt(request, call))
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import logging
@@ -38,6 +39,12 @@ _STATUSES = (
 _LOST = (httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError)
 
 
+@functools.cache
+def _bomb() -> bytes:
+    """Little that becomes very much: 40 MiB of nothing, compressed."""
+    return gzip.compress(bytes(40 << 20))
+
+
 class _Logs(logging.Handler):
     """All that anybody logs, with its fields."""
 
@@ -65,12 +72,14 @@ class ConnectorContract:
     `resend_unsafe`: what of a send is sent again, as in `RetryPolicy`; "always" where the platform has a
         handle that makes it harmless. "statuses" for one that sends by the guide's `_http_request`.
     `limited`: an answer that asks to wait seven seconds. `odd_bodies`: what an answer may hold as well.
+    `backend`: the event loop that all runs in.
     """
 
     good: Reply = Reply(body=b"{}", headers=_JSON)
     limited: Reply = Reply(status=429, headers={"Retry-After": f"{_RETRY_AFTER:g}"})
     secrets: tuple[str, ...] = ()
     odd_bodies: tuple[bytes, ...] = ODD_BODIES
+    backend: Literal["asyncio", "trio"] = "asyncio"
     resend_unsafe: Literal["unprocessed", "statuses", "always"] = "unprocessed"
 
     def connector(self, **keywords: Any) -> Any:
@@ -94,7 +103,7 @@ class ConnectorContract:
             waits = [later.at - earlier.at for earlier, later in itertools.pairwise(sent)]
             assert all(wait >= at_least for wait, at_least in zip(waits, (1.0, 2.0), strict=True)), waits
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_circuit_breaker_opens(self) -> None:
         """The circuit opens after its threshold, and what follows is refused without sending."""
@@ -110,7 +119,7 @@ class ConnectorContract:
                 await self._failed(connector)
                 assert len(network.sent) == before
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_circuit_breaker_recovery(self) -> None:
         """After the cooldown one probe that works closes the circuit."""
@@ -125,7 +134,7 @@ class ConnectorContract:
                 for _ in range(2):
                     assert (await self.send(connector)).success
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_timeout_handling(self) -> None:
         """Silence ends after `request_timeout`, as a failure and not as an error."""
@@ -136,7 +145,7 @@ class ConnectorContract:
                 await self._failed(connector)
                 assert network.sent[0].at + 4.0 <= clock.monotonic() <= 30.0
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_rate_limit_backoff(self) -> None:
         """After a 429 nothing is sent before the told time, and the circuit stays closed."""
@@ -150,7 +159,7 @@ class ConnectorContract:
                 first, second = network.sent
                 assert _RETRY_AFTER <= second.at - first.at <= _RETRY_AFTER * 1.5
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     # --- and more ---
 
@@ -166,7 +175,7 @@ class ConnectorContract:
             steps += [Reply(status=400, body=body, headers=_JSON) for body in self.odd_bodies]
             steps += [
                 Reply(body=b"not gzip", headers={"content-encoding": "gzip"}),
-                Reply(body=gzip.compress(bytes(40 << 20)), headers={"content-encoding": "gzip"}),
+                Reply(body=_bomb(), headers={"content-encoding": "gzip"}),
                 Reply(body=b"x", headers={"content-type": "text/plain; charset=base64"}),
                 Reply(status=302, headers={"location": "http://[odd"}),
                 Reply(body=b"{", then=httpx.ReadError),
@@ -180,7 +189,7 @@ class ConnectorContract:
                 assert result.error is None or isinstance(result.error, str), step
                 assert all(one.status is None or one.closed for one in sent), f"left open: {step}"
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_a_send_that_may_have_arrived_is_not_repeated(self) -> None:
         """Unless the platform is told by a handle in it that both are one."""
@@ -197,7 +206,7 @@ class ConnectorContract:
                 else:
                     assert len(sent) == 1, f"{step}: what was sent may have arrived twice"
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_secrets_are_seen_nowhere(self) -> None:
         """Not in results, nor in `repr`, nor in what anybody logs."""
@@ -217,7 +226,7 @@ class ConnectorContract:
         root.addHandler(logs)
         root.setLevel(logging.DEBUG)
         try:
-            anyio.run(run)
+            anyio.run(run, backend=self.backend)
         finally:
             root.removeHandler(logs)
             root.setLevel(level)
@@ -235,7 +244,7 @@ class ConnectorContract:
                     clock.advance(100.0)
                     assert (await self.send(connector)).success, step
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     def test_it_closes_its_transport_once_or_more(self) -> None:
         """With `async with`, and without."""
@@ -249,7 +258,7 @@ class ConnectorContract:
             await connector.aclose()
             assert network.closed >= 1
 
-        anyio.run(run)
+        anyio.run(run, backend=self.backend)
 
     # --- what they are made of ---
 

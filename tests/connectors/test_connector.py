@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import ssl
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aragora_transport import Judgement, Policy, Profile, correlation_scope
-from aragora_transport.connectors import ChatPlatformConnector
+from aragora_transport.connectors import ChatPlatformConnector, DiscordConnector, TelegramConnector
 from aragora_transport.testing import ConnectorContract, ManualClock, Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
 
 JSON = {"content-type": "application/json"}
+MEMBERS = (
+    *("ok", "result", "error_code", "description", "parameters", "retry_after", "migrate_to_chat_id"),
+    *("code", "message", "errors", "_errors", "items", "has_more", "pinned_at", "id", "global"),
+    *("file_path", "file_size", "update_id"),
+)
 BARE = Policy(timeout=None, retry=None, breaker=None, rate_limit=None, metrics=False, log=False)
 
 
@@ -101,6 +110,32 @@ async def test_a_file_that_is_read_by_nobody_leaves_the_rest_of_the_request_as_i
     assert (await connector._http_request("POST", "upload", files={"f": ("a.txt", b"x")}))[0]
     assert b'filename="a.txt"' in network.sent[0].body
     assert network.sent[0].url == "https://plain.test/v1/upload"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=4),
+    max_leaves=12,
+)
+USES = [
+    lambda network: TelegramConnector("a-token", transport=network, clock=ManualClock()).get_updates(),
+    lambda network: TelegramConnector("a-token", transport=network, clock=ManualClock()).download_file("F"),
+    lambda network: DiscordConnector("a-token", transport=network, clock=ManualClock()).history(1),
+    lambda network: DiscordConnector("a-token", transport=network, clock=ManualClock()).list_pins(1),
+    lambda network: DiscordConnector("a-token", transport=network, clock=ManualClock()).defer(1, "t"),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(use=st.sampled_from(USES), status=st.sampled_from([200, 202, 400, 404, 429, 500]), value=JSON_VALUES)
+def test_json_of_any_shape_is_a_result(use, status, value):
+    body = json.dumps(value).encode()
+    clock = ManualClock()
+    network = ScriptedTransport(Reply(status=status, body=body, headers=JSON), clock=clock)
+    result = asyncio.run(use(network))
+    assert isinstance(result.success, bool)
+    assert result.success or (result.error and result.error_code)
+    assert network.open_responses == 0
 
 
 def test_the_contract_asks_how_a_connector_is_made():

@@ -68,6 +68,11 @@ class TestTelegramConnector(ConnectorContract):
         return TelegramConnector(TOKEN, **keywords)
 
 
+@pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2?\\._:ResourceWarning")
+class TestTelegramConnectorOnTrio(TestTelegramConnector):
+    backend = "trio"
+
+
 THUMB = [{"type": "emoji", "emoji": "\N{THUMBS UP SIGN}"}]
 REQUESTS = {  # operation: how it is called, Telegram's method, its parameters
     "send_message": (

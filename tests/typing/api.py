@@ -32,6 +32,13 @@ from aragora_transport import (
     resilient_sync,
     wrap_client,
 )
+from aragora_transport.connectors import (
+    Answer,
+    ChatPlatformConnector,
+    DiscordConnector,
+    TelegramConnector,
+    segment,
+)
 from aragora_transport.events import (
     AttemptFinished,
     BodyFailed,
@@ -55,6 +62,7 @@ from aragora_transport.layers import (
 from aragora_transport.state import State
 from aragora_transport.sync import Driven, Driver
 from aragora_transport.testing import (
+    ConnectorContract,
     Faults,
     FaultTransport,
     Hang,
@@ -301,3 +309,38 @@ async def testing_tools() -> None:
     faulty = FaultTransport(httpx.HTTPTransport(), faults=faults)
     httpx.Client(transport=resilient_sync("my-api", faulty))
     assert_type(faulty.injected, dict[str, int])
+
+
+# ------------------------------------------------------------------------------------------- connectors
+
+
+async def connectors() -> None:
+    async with TelegramConnector("1:a", transport=ScriptedTransport(200), request_timeout=5.0) as telegram:
+        sent = await telegram.send_message(7, "hi", parse_mode="HTML")
+        assert_type(sent, ConnectorResult)
+        assert_type(sent.success, bool)
+        await telegram.upload_file("@channel", b"x", kind="photo")
+        async for update in telegram.poll(on_error=print):
+            assert_type(update, dict[str, Any])
+    discord = DiscordConnector("a", policy=Policy.recommended(), resend_unsafe="statuses", clock=clock)
+    await discord.execute_webhook(("8", "token"), "hi", wait=False)
+    async for page in discord.iter_history(7, before="9"):
+        assert_type(page, ConnectorResult)
+    await discord.aclose()
+
+
+class MyConnector(ChatPlatformConnector):
+    def read(self, answer: Answer) -> ConnectorResult:
+        return answer.success(answer.fields) if answer.ok else answer.failure(answer.text, code="no")
+
+    async def get_user(self, user_id: str) -> object:
+        success, data, _ = await self._http_request("GET", f"https://example.org/{segment(user_id)}")
+        assert_type(success, bool)
+        return data if success else await self._with_retry("fallback", answer)
+
+
+class TestMyConnector(ConnectorContract):
+    secrets = ("a-token",)
+
+    def connector(self, **keywords: Any) -> MyConnector:
+        return MyConnector(**keywords)
