@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Measure = Callable[[Numbers], float | None]
 
 
-def outage(seconds: float, *, after: float = 20.0, **keywords: object) -> Scenario:
+def outage(seconds: float, *, after: float = 5.0, **keywords: object) -> Scenario:
     """Ten quiet seconds, an outage, and what follows it; 50 calls a second."""
     scenario = Scenario(seconds=10.0 + seconds + after, outages=(Outage(start=10.0, seconds=seconds),))
     return replace(scenario, **keywords)  # type: ignore[arg-type]  # checked by the scenario itself

@@ -37,7 +37,8 @@ def test_the_table_has_the_median_and_the_worst_of_each_policy(capsys):
 
 
 def test_the_same_command_says_the_same_and_another_seed_something_else(capsys):
-    assert said(capsys) == said(capsys) != said(capsys, "--seed", "7")
+    one, again, other = (said(capsys, "--policy", "recommended", "--seed", seed) for seed in "117")
+    assert one == again != other
 
 
 def test_more_than_three_contenders_go_into_further_tables(capsys):
