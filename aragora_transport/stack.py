@@ -15,6 +15,7 @@ from aragora_transport._scope import CallScope
 from aragora_transport._tokens import TokenSource
 from aragora_transport.events import CircuitChanged, Observer, Observers
 from aragora_transport.layers import (
+    AttemptTracingTransport,
     AuthTransport,
     BreakerTransport,
     DeadlineTransport,
@@ -23,6 +24,8 @@ from aragora_transport.layers import (
     RateLimitTransport,
     RetryTransport,
     TimeoutTransport,
+    Tracing,
+    TracingTransport,
 )
 from aragora_transport.layers._layer import checked, handler_of, layers_of, observers_of
 from aragora_transport.policy import (
@@ -54,7 +57,7 @@ _LAYER_POLICIES = {
 }
 
 
-def _build(
+def _build(  # noqa: C901  # one statement a layer
     below: Any,
     *,
     platform: str,
@@ -63,9 +66,11 @@ def _build(
     profile: Profile,
     registry: Any,
     auth: TokenSource | None,
+    tracing: Tracing | None,
 ) -> Any:
     """Put the layers around a transport, the innermost first.
 
+    (TracingTransport)   call      where OpenTelemetry is wanted: one span over all of it
     LogTransport         call      one record for each retry, failure and circuit change
     MetricsTransport     call      what the caller saw
     DeadlineTransport    call      the total limit, over everything below
@@ -73,6 +78,7 @@ def _build(
     (AuthTransport)      attempt   inside the deadline: refreshes, and answers a 401 with a new token once
     RateLimitTransport   attempt   waits here hold no permit, and no attempt limit runs
     BreakerTransport     attempt   a circuit that opens stops the rest of the retries
+    (AttemptTracingTransport)      a span for what is really sent
     TimeoutTransport     attempt   a timeout is a failure that the breaker sees
     (CredentialTransport)          secrets are written on a copy of the request, where any were given
     the real transport
@@ -81,6 +87,8 @@ def _build(
     transport = below
     if policy.timeout is not None:
         transport = TimeoutTransport(transport, policy=policy.timeout, profile=profile, **common)
+    if tracing is not None:
+        transport = AttemptTracingTransport(transport, tracing=tracing, profile=profile, **common)
     if policy.breaker is not None:
         transport = BreakerTransport(
             transport, policy=policy.breaker, circuits=state.circuits, profile=profile, **common
@@ -112,6 +120,8 @@ def _build(
         transport = MetricsTransport(transport, registry=registry, profile=profile, **common)
     if policy.log:
         transport = LogTransport(transport, profile=profile, **common)
+    if tracing is not None:
+        transport = TracingTransport(transport, tracing=tracing, profile=profile, **common)
     return transport
 
 
@@ -128,6 +138,7 @@ class Stack(CallScope):
         users: Observers,
         auth: TokenSource | None,
         credentials: tuple[Secret, ...],
+        tracing: Tracing | None,
     ) -> None:
         super().__init__(
             top,
@@ -142,6 +153,7 @@ class Stack(CallScope):
         self.state = state
         self.credentials = credentials
         self._auth = auth
+        self._tracing = tracing
 
     def describe(self) -> dict[str, Any]:
         """What this stack will do, JSON-able.
@@ -192,10 +204,11 @@ class Stack(CallScope):
 
     @property
     def observer_failures(self) -> int:
-        """How often an observer, ours or a user's, or a listener of a circuit raised."""
+        """How often an observer, ours or a user's, a listener of a circuit, or a tracer raised."""
         circuits = self.state.circuits
         listeners = 0 if circuits is None else circuits.listener_failures
-        return listeners + sum(observer.failures for observer in self.observers)
+        tracers = 0 if self._tracing is None else self._tracing.failures
+        return listeners + tracers + sum(observer.failures for observer in self.observers)
 
     def _circuit(self, key: str | None) -> Any:
         if self.state.circuits is None:
@@ -232,7 +245,7 @@ class BlockingStack(Driver):
 
     @property
     def observer_failures(self) -> int:
-        """How often an observer, ours or a user's, or a listener of a circuit raised."""
+        """How often an observer, ours or a user's, a listener of a circuit, or a tracer raised."""
         return self.stack.observer_failures
 
 
@@ -295,6 +308,7 @@ def _make(
     profile: Profile | None,
     auth: TokenSource | None,
     credentials: Secret | Iterable[Secret],
+    tracing: bool | Tracing,
 ) -> Stack:
     state = _owner(platform, policy, clock, rng, state)
     if profile is not None:
@@ -312,6 +326,9 @@ def _make(
         checked(f"{platform}: auth", auth, TokenSource)
     if given or auth is not None:
         below = CredentialTransport(below, given)
+    traced = (Tracing() if tracing else None) if isinstance(tracing, bool) else tracing
+    if traced is not None:
+        checked(f"{platform}: tracing", traced, Tracing)
     top = _build(
         below,
         platform=platform,
@@ -320,9 +337,17 @@ def _make(
         profile=profile or profile_for(platform),
         registry=registry,
         auth=auth,
+        tracing=traced,
     )
     return Stack(
-        top, policy=policy, state=state, platform=platform, users=users, auth=auth, credentials=given
+        top,
+        policy=policy,
+        state=state,
+        platform=platform,
+        users=users,
+        auth=auth,
+        credentials=given,
+        tracing=traced,
     )
 
 
@@ -350,6 +375,7 @@ def resilient(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    tracing: bool | Tracing = False,
     flavor: FlavorName = "httpx",
 ) -> Stack:
     """The standard behaviour for an `httpx.AsyncClient`, as its `transport=`.
@@ -365,6 +391,7 @@ def resilient(
     `profile`: what makes an answer a success (default: by the platform's name, else plain HTTP).
     `auth`: where the tokens come from that requests are sent with; see `layers.TokenSource`.
     `credentials`: one `Secret` or several, whose placeholders stand in URLs and headers.
+    `tracing`: `True`, or a `layers.Tracing`, for spans of OpenTelemetry, of each call and each attempt.
     `flavor`: "httpx2" makes that package's network transport; a given transport knows its own.
 
     Raises `ValueError` or `TypeError` when the parts do not fit together.
@@ -382,6 +409,7 @@ def resilient(
         profile=profile,
         auth=auth,
         credentials=credentials,
+        tracing=tracing,
     )
 
 
@@ -398,6 +426,7 @@ def resilient_sync(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    tracing: bool | Tracing = False,
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
     """The same for an `httpx.Client`; see `resilient`. `transport` is a blocking one."""
@@ -415,6 +444,7 @@ def resilient_sync(
             profile=profile,
             auth=auth,
             credentials=credentials,
+            tracing=tracing,
         )
     )
 
@@ -432,6 +462,7 @@ def wrap_client(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    tracing: bool | Tracing = False,
 ) -> ClientT:
     """Put the stack around the transport and every mount of a client that exists; returns that client.
 
@@ -462,6 +493,7 @@ def wrap_client(
             profile=profile,
             auth=auth,
             credentials=credentials,
+            tracing=tracing,
         )
         return BlockingStack(stack) if blocking else stack
 

@@ -158,6 +158,7 @@ def test_a_table_of_a_value_has_its_fields_and_defaults(page, kind):
         ("layers/auth.md", "`TokenSource`", layers.TokenSource),
         ("connectors/enterprise.md", "`EnterpriseConnector`", connectors.EnterpriseConnector),
         ("connectors/enterprise.md", "`RefreshToken`", connectors.RefreshToken),
+        ("opentelemetry.md", "`Tracing`", layers.Tracing),
         ("secrets.md", "`Secret`", aragora_transport.Secret),
         ("layers/rate-limit.md", "`RateLimitTransport`", layers.RateLimitTransport),
         ("layers/breaker.md", "`BreakerTransport`", layers.BreakerTransport),

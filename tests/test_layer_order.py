@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from aragora_transport import BreakerPolicy, Policy, RetryPolicy, resilient, resilient_sync
 from aragora_transport.layers import (
+    AttemptTracingTransport,
     BreakerTransport,
     DeadlineTransport,
     LogTransport,
@@ -17,6 +18,7 @@ from aragora_transport.layers import (
     RateLimitTransport,
     RetryTransport,
     TimeoutTransport,
+    TracingTransport,
 )
 from aragora_transport.sync import Driven, Driver
 from aragora_transport.testing import ManualClock
@@ -34,7 +36,8 @@ LAYERS = [
     TimeoutTransport,
 ]
 REGISTRY = CollectorRegistry()
-PAIRS = list(itertools.product(LAYERS, LAYERS))
+TRACED = [TracingTransport, *LAYERS[:-1], AttemptTracingTransport, LAYERS[-1]]
+PAIRS = list(itertools.product(TRACED, TRACED))
 
 
 def network():
@@ -55,7 +58,7 @@ def nested(layers, below=None):
 
 def in_order(outer, inner):
     either = {LogTransport, MetricsTransport}
-    return outer is not inner and ({outer, inner} == either or LAYERS.index(outer) < LAYERS.index(inner))
+    return outer is not inner and ({outer, inner} == either or TRACED.index(outer) < TRACED.index(inner))
 
 
 class Passing:

@@ -30,22 +30,26 @@ T = TypeVar("T")
 # Outermost first. A layer may stand anywhere outside of those that follow it; log and metrics do not mind
 # each other.
 _ORDER = (
+    ("TracingTransport",),
     ("LogTransport", "MetricsTransport"),
     ("DeadlineTransport",),
     ("RetryTransport",),
     ("AuthTransport",),
     ("RateLimitTransport",),
     ("BreakerTransport",),
+    ("AttemptTracingTransport",),
     ("TimeoutTransport",),
 )
 _RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 _WHY_NOT_BELOW = {
+    "TracingTransport": "what the layers above it do would be outside of the call's span",
     "LogTransport": "it would see attempts, never the call, its retries or its waits",
     "MetricsTransport": "it would count attempts as calls, and miss retries and refusals",
     "DeadlineTransport": "the waits between the attempts would be outside of its total limit",
     "RetryTransport": "the layers above it would not take part in the attempts it makes",
     "AuthTransport": "a refreshed token would be charged to the attempt's own limits",
     "RateLimitTransport": "a call would wait at the gate while it holds a permit or an attempt limit runs",
+    "AttemptTracingTransport": "it would never see a timeout, only a cancellation",
     "BreakerTransport": "it would never see a timeout, only a cancellation, which counts as nothing",
 }
 
