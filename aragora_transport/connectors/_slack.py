@@ -1,4 +1,4 @@
-"""Slack's HTTP API: how a request is made and an answer read; webhooks, files and tokens.
+"""Slack's HTTP API: how a request is made and an answer read, and tokens that rotate.
 
 https://docs.slack.dev/apis/web-api
 """
@@ -9,21 +9,26 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack
-from urllib.parse import parse_qsl, quote_plus, unquote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any, Self, Unpack
+from urllib.parse import quote_plus, urlsplit
 
-from aragora_transport._credentials import origin_of
+from aragora_transport._credentials import Secret, origin_of
+from aragora_transport._tokens import TokenSource
 from aragora_transport.connectors._answer import Answer, fields_of, items_of
-from aragora_transport.connectors._files import Download, File, FileRefusedError, Sink, Upload
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
 from aragora_transport.connectors.base import ChatPlatformConnector
+from aragora_transport.connectors.oauth import RefreshToken
 
 if TYPE_CHECKING:
-    from aragora_transport._credentials import Secret
+    from aragora_transport.connectors.oauth import TokenStore
     from aragora_transport.result import ConnectorResult
 
+_API = "https://slack.com/api"
+_FILES = "https://files.slack.com"
+_REFRESHED_BEFORE = 7200.0  # seconds, of the 43,200 that Slack's tokens last; as slack_sdk does
+
 TEXT = 40_000  # characters of a message: Slack cuts off what is beyond
-EDITED = 4000  # characters of a message that is changed, and of a message that one user sees
+EDITED = 4000  # characters of a message that is changed
 
 # Every method takes a form; these take JSON as well, in which blocks and views need no second encoding.
 _JSON = re.compile(
@@ -37,13 +42,13 @@ _HARMLESS_TWICE = re.compile(
     r".+\.(?:list|info|history|replies|members|test|lookupByEmail|get\w*|open|identity|conversations)"
     r"|chat\.(?:update|delete)|(?:pins|reactions)\..+|views\.(?:update|publish)"
 )
-_WORD = re.compile(r"[a-z][a-z_]+")
 
 
 class SlackApi(ChatPlatformConnector):
     """An app of Slack's in one workspace.
 
-    `token`: of the bot or of a user; sent to `base_url` and `files_url` alone.
+    `token`: of the bot or of a user; sent to `base_url` and `files_url` alone. For one that is exchanged
+        every twelve hours see `rotating`.
     `app_token`: the app-level one (`xapp-`), for `open_socket`.
     `base_url`: of the Web API. `files_url`: where `download_file` takes files from.
     `max_upload`, `max_download`: bytes of a file; `None` for no limit on our side.
@@ -54,21 +59,24 @@ class SlackApi(ChatPlatformConnector):
 
     def __init__(
         self,
-        token: str,
+        token: str | TokenSource,
         *,
         app_token: str | None = None,
-        base_url: str = "https://slack.com/api",
-        files_url: str = "https://files.slack.com",
+        base_url: str = _API,
+        files_url: str = _FILES,
         max_upload: int | None = None,
         max_download: int | None = None,
         **keywords: Unpack[ConnectorOptions],
     ) -> None:
-        secrets = given(**{"slack-token": token, "slack-app-token": app_token})
-        super().__init__(base_url=base_url, secrets=secrets, **keywords)
-        mine = self._secrets["slack-token"]
-        self._identity = {"Authorization": f"Bearer {mine}"}
-        self._app_identity = {"Authorization": f"Bearer {self._secrets.get('slack-app-token', mine)}"}
-        self._files_token = self._secret(mine.reveal(), "slack-token", origin=files_url)
+        source = token if isinstance(token, TokenSource) else None  # then the stack writes the token
+        mine = token if isinstance(token, str) else None
+        secrets = given(**{"slack-token": mine, "slack-app-token": app_token})
+        super().__init__(base_url=base_url, secrets=secrets, auth=source, **keywords)
+        self._identity = {} if mine is None else bearer(self._secrets["slack-token"])
+        self._app_identity = self._identity if app_token is None else bearer(self._secrets["slack-app-token"])
+        places = (self.base_url, files_url)
+        self._file_origins = {origin_of(place, "slack-file") for place in places}
+        self._file_token = None if mine is None else Secret(mine, origin=places, name="slack-token")
         self.max_upload = max_upload
         self.max_download = max_download
 
@@ -133,146 +141,37 @@ class SlackApi(ChatPlatformConnector):
 
         return read
 
-    # --- incoming webhooks and response URLs: secret by their path, answered in text, and without a token ---
-
-    async def post_webhook(self, url: str, text: str | None = None, **fields: Any) -> ConnectorResult:
-        """Post through an incoming webhook; `fields` are blocks and so on."""
-        return self._too_long("post_webhook", text, TEXT) or await self._hook(
-            "post_webhook", url, {**given(text=text), **fields}
-        )
-
-    async def respond(
-        self,
-        response_url: str,
-        text: str | None = None,
-        *,
-        response_type: str | None = None,
-        replace_original: bool | None = None,
-        delete_original: bool | None = None,
-        **fields: Any,
-    ) -> ConnectorResult:
-        """Answer a command or the press of a button, at most five times within 30 minutes.
-
-        `response_type`: "ephemeral" (Slack's default) or "in_channel".
-        """
-        said = given(
-            text=text,
-            response_type=response_type,
-            replace_original=replace_original,
-            delete_original=delete_original,
-        )
-        return self._too_long("respond", text, TEXT) or await self._hook(
-            "respond", response_url, {**said, **fields}
-        )
-
-    async def _hook(self, operation: str, url: str, body: dict[str, Any]) -> ConnectorResult:
-        place, secrets = self._grant(url)
-        return await self._request(
-            "POST", place, operation=operation, secrets=secrets, json=body, read=_read_text
-        )
-
-    def _grant(self, url: str) -> tuple[str, tuple[Secret, ...]]:
-        """A URL that lets everybody in, with what does so taken out: its path from the second segment on."""
-        parts = urlsplit(url)
-        kind, _, rest = parts.path.lstrip("/").partition("/")
-        if parts.scheme not in {"http", "https"} or not parts.netloc or not kind:
-            raise ValueError("a webhook's URL looks like https://hooks.slack.com/services/<T>/<B>/<secret>")
-        origin = f"{parts.scheme}://{parts.netloc}"
-        secret = self._secret(unquote(rest or kind), "slack-path", origin=origin)
-        place = f"{origin}/{kind}/{secret}" if rest else f"{origin}/{secret}"
-        query = {
-            name: self._secret(value, "slack-query", origin=origin) for name, value in parse_qsl(parts.query)
-        }
-        return f"{place}?{urlencode(query)}" if query else place, (secret, *query.values())
-
-    # --- files ---
-
-    async def upload_file(
-        self,
-        channel_id: str | None,
-        file: File,
-        *,
-        filename: str | None = None,
-        title: str | None = None,
-        text: str | None = None,
-        thread_ts: str | None = None,
-        **fields: Any,
-    ) -> ConnectorResult:
-        """Share a file: bytes, a `Path` or an open binary file that can be rewound; with a text beside it.
-
-        Three requests: for a URL, of the bytes to it (without the token), and for the message. A file is
-        read while it is sent, and so sent once; bytes are sent again where that may help.
-        `channel_id`: `None` keeps it private. `fields` are files.getUploadURLExternal's.
-        """
-        try:
-            with Upload(file, filename, self.max_upload).raw() as raw:
-                asked = await self._method(
-                    "files.getUploadURLExternal",
-                    {"filename": raw.name, "length": raw.length, **fields},
-                    operation="upload_file",
-                )
-                url, file_id = (fields_of(asked.data).get(name) for name in ("upload_url", "file_id"))
-                if not asked.success:
-                    return asked
-                if not isinstance(url, str) or not isinstance(file_id, str):
-                    return self._refused("upload_file", "Slack named no place to send it to", "no_upload_url")
-                sent = await self._send_bytes(url, raw.content, raw.length)
-        except FileRefusedError as error:
-            return self._refused("upload_file", str(error), error.code)
-        if not sent.success:
-            return sent
-        shared = given(channel_id=channel_id, initial_comment=text, thread_ts=thread_ts)
-        files = [{"id": file_id, "title": title or raw.name}]
-        return await self._method(
-            "files.completeUploadExternal", {"files": files, **shared}, operation="upload_file"
-        )
-
-    async def _send_bytes(self, url: str, content: Any, length: int) -> ConnectorResult:
-        """To a URL that lets everybody in: the token does not go there."""
-        try:
-            place, secrets = self._grant(url)
-        except ValueError:
-            return self._refused("upload_file", "Slack named a place that makes no sense", "no_upload_url")
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
-        return await self._request(
-            "POST",
-            place,
-            operation="upload_file",
-            secrets=secrets,
-            headers=headers,
-            content=content,
-            idempotent=True,  # the file appears when the third request names it
-            read=_read_uploaded,
-        )
-
-    async def download_file(self, url: str, to: Sink | None = None) -> ConnectorResult:
-        """A file by its `url_private`, as `content`, or written to `to`, an open binary file.
-
-        The token is sent to `files_url` and `base_url` alone; a URL elsewhere is refused.
-        """
-        token = self._token_for(url)
-        if token is None:
-            error = "the URL is at none of the hosts that get the token; see files_url"
-            return self._refused("download_file", error, "foreign_host")
-        return await self._request(
-            "GET",
-            url,
-            operation="download_file",
-            secrets=(token,),
-            headers={"Authorization": f"Bearer {token}"},
-            download=_FileDownload(limit=self.max_download, to=to),
-        )
-
-    def _token_for(self, url: str) -> Secret | None:
-        """The token, where files are; `None` where it does not go."""
-        try:
-            origin = origin_of(url, "slack-file")
-        except ValueError:
-            return None
-        tokens = (self._secrets["slack-token"], self._files_token)
-        return next((token for token in tokens if origin in token.origins), None)
-
     # --- tokens ---
+
+    @classmethod
+    def rotating(
+        cls,
+        client_id: str,
+        client_secret: str,
+        refresh_token: str | None = None,
+        *,
+        store: TokenStore | None = None,
+        save: Callable[[str], Any] | None = None,
+        **keywords: Any,
+    ) -> Self:
+        """An app whose token rotates: exchanged two hours before its end, once for any number of calls.
+
+        `refresh_token`, `store`, `save`: where the refresh token comes from, and where the next one is kept
+        before it counts; see `RefreshToken`. `keywords`: of the connector.
+        """
+        base_url, files_url = keywords.get("base_url", _API), keywords.get("files_url", _FILES)
+        source = _RotatingToken(
+            f"{base_url.rstrip('/')}/oauth.v2.access",
+            client_id,
+            client_secret,
+            refresh_token=refresh_token,
+            store=store,
+            save=save,
+            origin=(base_url, files_url),
+            margin=_REFRESHED_BEFORE,
+            transport=keywords.get("transport"),
+        )
+        return cls(source, **keywords)
 
     async def refresh_token(self, client_id: str, client_secret: str, refresh_token: str) -> ConnectorResult:
         """Exchange a refresh token: `access_token`, the next `refresh_token`, and `expires_in` seconds.
@@ -292,15 +191,20 @@ class SlackApi(ChatPlatformConnector):
         )
 
 
-class _FileDownload(Download):
-    """Takes a file, but no page: Slack shows its login page to who may not have a file."""
+class _RotatingToken(RefreshToken):
+    """For the Web API but where another credential belongs, and for files but not the URLs that take them."""
 
-    async def take(self, response: Any) -> dict[str, Any]:
-        kind: str = response.headers.get("content-type", "")
-        if kind.startswith("text/html") and not response.request.url.path.endswith((".html", ".htm")):
-            text = "Slack answered with a page in place of the file; does the token have files:read?"
-            raise FileRefusedError(text, "no_file")
-        return await super().take(response)
+    _not_for = frozenset({"apps.connections.open", "oauth.v2.access"})
+
+    def covers(self, url: Any) -> bool:
+        api = urlsplit(self.token_url).path.removesuffix("oauth.v2.access")
+        method = url.path.removeprefix(api)
+        wanted = "/" not in method and method not in self._not_for
+        return super().covers(url) and (wanted or url.path.startswith("/files"))
+
+
+def bearer(token: Secret) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _in_form(value: Any) -> str:
@@ -309,15 +213,3 @@ def _in_form(value: Any) -> str:
     if isinstance(value, list | tuple) and all(isinstance(one, str | int) for one in value):  # pyright: ignore[reportUnknownVariableType]  # JSON
         return ",".join(str(one) for one in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
     return json.dumps(value)
-
-
-def _read_text(answer: Answer) -> ConnectorResult:
-    """`ok`, or a word that says what is wrong; a response URL may answer in JSON."""
-    if answer.ok:
-        return answer.success(answer.fields or answer.text)
-    word = answer.text if _WORD.fullmatch(answer.text) else None
-    return answer.failure(answer.fields.get("error"), code=word)
-
-
-def _read_uploaded(answer: Answer) -> ConnectorResult:
-    return answer.success(None) if answer.ok else answer.failure()

@@ -6,14 +6,15 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport.connectors._settings import given
-from aragora_transport.connectors._slack import EDITED, TEXT, SlackApi
+from aragora_transport.connectors._slack import EDITED, TEXT
+from aragora_transport.connectors._slack_urls import SlackUrls
 
 if TYPE_CHECKING:
     from aragora_transport.connectors._answer import Answer
     from aragora_transport.result import ConnectorResult
 
 
-class SlackConnector(SlackApi):
+class SlackConnector(SlackUrls):
     """An app of Slack's in one workspace; for the arguments see `SlackApi` and `Connector`.
 
     A message is known by its channel and its `ts`.

@@ -462,6 +462,57 @@ async def test_a_429_holds_its_method_back_and_nothing_else():
     assert others == [0.0, 0.0]
 
 
+# --- tokens that rotate ---
+
+
+async def test_a_token_that_rotates_is_exchanged_once_in_time_and_goes_where_it_belongs():
+    clock = ManualClock()
+    saved = []
+
+    def answer(request):
+        if request.url.path.endswith("oauth.v2.access"):
+            number = len(saved) + 1
+            return ok(access_token=f"xoxe.xoxb-{number}", refresh_token=f"xoxe-1-{number}", expires_in=43200)
+        return grant(items=[]) if "api" in request.url.path else text("OK")
+
+    network = ScriptedTransport(answer, clock=clock)
+    app = SlackConnector.rotating(
+        *("i", "the-client-secret", "xoxe-1-0"),
+        save=saved.append,
+        transport=network,
+        clock=clock,
+        app_token=APP_TOKEN,
+    )
+    async with anyio.create_task_group() as tasks:
+        for _ in range(100):
+            tasks.start_soon(app.health)
+    asked = [sent for sent in network.sent if sent.url == f"{BASE}/oauth.v2.access"]
+    assert [params_of(sent)[1]["refresh_token"] for sent in asked] == ["xoxe-1-0"]
+    assert asked[0].headers["authorization"] == IDENTITIES["refresh_token"]
+    assert saved == ["xoxe-1-1"]
+    del network.sent[:]
+    await app.upload_file("C1", b"x")
+    await app.download_file(FILE)
+    await app.open_socket()
+    await app.refresh_token("i", "the-client-secret", "xoxe-1-9")
+    await app.post_webhook(HOOK, "hi")
+    mine = "Bearer xoxe.xoxb-1"
+    told = [sent.headers.get("authorization") for sent in network.sent]
+    assert told == [mine, None, mine, mine, f"Bearer {APP_TOKEN}", IDENTITIES["refresh_token"], None]
+    clock.advance(43_200 - 2 * 3600 + 1)
+    await app.health()
+    assert saved == ["xoxe-1-1", "xoxe-1-2"]
+    assert network.sent[-1].headers["authorization"] == "Bearer xoxe.xoxb-2"
+
+
+async def test_a_refresh_that_slack_refuses_says_why():
+    network = ScriptedTransport(error("invalid_refresh_token"))
+    app = SlackConnector.rotating("i", "the-client-secret", "xoxe-1-0", transport=network)
+    result = await app.send_message("C1", "hi")
+    assert (result.success, result.error_code, result.retryable) == (False, "invalid_refresh_token", False)
+    assert len(network.sent) == 1
+
+
 # --- texts and files ---
 
 
