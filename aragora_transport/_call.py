@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aragora_transport._options import NO_OPTIONS
 from aragora_transport._redact import describe_error
-from aragora_transport.correlation import current, new_id
+from aragora_transport.correlation import current, found_id, new_id
 from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ class Call:
 
     @property
     def correlation_id(self) -> str:
-        """The id of the scope the call was made in, else one of its own."""
+        """The id of the scope the call was made in, else what others have for it, else one of its own."""
         if self._id is None:
-            self._id = self._scope_id or new_id()
+            self._id = self._scope_id or found_id() or new_id()
         return self._id
 
     @property

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pybreaker
 
-from aragora_transport._era import CLOSED, HALF_OPEN, OPEN, Change, Era, Permit, Probe
+from aragora_transport._era import CLOSED, HALF_OPEN, OPEN, Change, Era, Permit, Probe, take_all
 from aragora_transport._window import Window
 
 if TYPE_CHECKING:
@@ -309,10 +309,7 @@ class Circuit:
 
     def take_changes(self) -> list[Change]:
         """The transitions that no observer was told of yet."""
-        taken: list[Change] = []
-        while self.changes:
-            taken.append(self.changes.popleft())
-        return taken
+        return take_all(self.changes)
 
     @property
     def busy(self) -> bool:

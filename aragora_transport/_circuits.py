@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._circuit import Circuit, GuardedListener
-from aragora_transport._era import CLOSED, HALF_OPEN, OPEN
+from aragora_transport._era import CLOSED, HALF_OPEN, OPEN, Change, take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +37,7 @@ class Circuits:
         self._storage = storage
         self._lock = threading.Lock()
         self._by_key: OrderedDict[str, Circuit] = OrderedDict()
+        self.forgotten: deque[Change] = deque(maxlen=100)  # open ones, of which nobody was told yet
 
     def get(self, key: str) -> Circuit:
         """The circuit of a key, made when it is first asked for."""
@@ -65,6 +66,12 @@ class Circuits:
                 if circuit.era.closed == closed and not circuit.busy:
                     del self._by_key[key]
                     excess -= 1
+                    if not closed:  # what asks for it next finds a closed one
+                        self.forgotten.append(Change(key, circuit.era.state, CLOSED, 0, None, "forgotten"))
+
+    def take_changes(self, circuit: Circuit) -> list[Change]:
+        """The changes of this circuit, and of those that were forgotten, that nobody was told of yet."""
+        return [*take_all(self.forgotten), *circuit.take_changes()]
 
     @property
     def listener_failures(self) -> int:
@@ -73,8 +80,12 @@ class Circuits:
 
     def worst(self) -> CircuitState:
         """The worst state of all keys: open, then half-open, then closed."""
-        states = {circuit.era.state for circuit in self._copy().values()}
+        states = self.states()
         return OPEN if OPEN in states else HALF_OPEN if HALF_OPEN in states else CLOSED
+
+    def states(self) -> list[CircuitState]:
+        """The state of each circuit."""
+        return [circuit.era.state for circuit in self._copy().values()]
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         return {key: circuit.snapshot() for key, circuit in self._copy().items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from aragora_transport._call import Hook
     from aragora_transport.events import CircuitState
 
@@ -22,7 +24,7 @@ class Era:
     __slots__ = ("closed", "free", "hook", "polls", "probes", "reopens_at", "state")
 
     def __init__(self, state: CircuitState, reopens_at: float = 0.0, *, shared: bool = False) -> None:
-        self.state = state
+        self.state: CircuitState = state
         self.closed = state == CLOSED
         self.free = self.closed and not shared  # nobody need ask to be let through
         self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
@@ -61,3 +63,13 @@ class Change(NamedTuple):
     failures: int
     next_probe_in: float | None
     cause: str | None
+
+
+def take_all(changes: deque[Change]) -> list[Change]:
+    """The changes, which are then nobody else's to tell."""
+    taken: list[Change] = []
+    while True:
+        try:
+            taken.append(changes.popleft())
+        except IndexError:  # also where another thread took the last one just now
+            return taken

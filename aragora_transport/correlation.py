@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,9 +28,45 @@ def clean_id(value: object) -> str | None:
     return None
 
 
+def _loaded(module: str, name: str) -> Any:
+    """What a module that somebody else has imported holds by a name; never imported for it."""
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _span_context() -> Any:
+    """OpenTelemetry's of the span that is open here, or `None`."""
+    current_span = _loaded("opentelemetry.trace", "get_current_span")
+    try:
+        found = None if current_span is None else current_span().get_span_context()
+    except Exception:  # noqa: BLE001  # of somebody else's; an id is not worth a call
+        return None
+    return found if found is not None and found.is_valid else None
+
+
+def sampled_trace() -> str | None:
+    """The trace id of the span that is open here, where it is sampled: only then can it be looked up."""
+    span = _span_context()
+    return format(span.trace_id, "032x") if span is not None and span.trace_flags.sampled else None
+
+
+def found_id() -> str | None:
+    """The id that others have for what runs here: asgi-correlation-id, else OpenTelemetry's trace id."""
+    theirs = _loaded("asgi_correlation_id.context", "correlation_id")
+    try:
+        found = None if theirs is None else clean_id(theirs.get())
+    except Exception:  # noqa: BLE001  # as above
+        found = None
+    if found is None and (span := _span_context()) is not None:
+        found = format(span.trace_id, "032x")
+    return found
+
+
 def correlation_id() -> str | None:
-    """The id of the current `correlation_scope`, or `None` outside of one."""
-    return current.get()
+    """The id that a call made here would go by, or `None` where it would get a new one.
+
+    That of the `correlation_scope`, else of asgi-correlation-id, else OpenTelemetry's trace id.
+    """
+    return current.get() or found_id()
 
 
 @contextmanager

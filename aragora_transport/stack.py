@@ -217,7 +217,7 @@ class Stack(CallScope):
 
     def _tell(self, circuit: Any) -> None:
         assert self.state.circuits is not None  # noqa: S101  # _circuit() has raised otherwise
-        for change in circuit.take_changes():
+        for change in self.state.circuits.take_changes(circuit):
             event = CircuitChanged(
                 platform=self.platform,
                 operation="-",

@@ -38,7 +38,7 @@ from aragora_transport._call import Attempt, Call
 from aragora_transport._clock import SYSTEM
 from aragora_transport.cli import _demo_state, _demo_text
 from aragora_transport.cli._flaky_api import PHASES
-from aragora_transport.layers import _numbers, configure_logging, metrics
+from aragora_transport.layers import _families, configure_logging, metrics
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
 ROOT = Path(__file__).parent.parent
@@ -188,7 +188,7 @@ def test_the_keywords_of_the_three_functions():
 
 
 def test_the_metric_families_and_their_labels():
-    kinds = {"counter": _numbers.COUNTERS, "gauge": _numbers.GAUGES, "histogram": _numbers.HISTOGRAMS}
+    kinds = {"counter": _families.COUNTERS, "gauge": _families.GAUGES, "histogram": _families.HISTOGRAMS}
     true = [(name, kind, spec[1]) for kind, families in kinds.items() for name, spec in families.items()]
     rows = rows_of("layers/metrics.md", "family")
     assert [(code(name), kind, tuple(codes(labels))) for name, kind, labels, _ in rows] == true
@@ -197,7 +197,7 @@ def test_the_metric_families_and_their_labels():
 def test_the_buckets_of_the_histograms():
     rows = rows_of("layers/metrics.md", "histogram")
     told = {code(name): tuple(map(float, bounds.split(", "))) for name, bounds in rows}
-    assert told == {name: bounds for name, (_, _, bounds) in _numbers.HISTOGRAMS.items()}
+    assert told == {name: bounds for name, (_, _, bounds) in _families.HISTOGRAMS.items()}
 
 
 def test_the_status_labels_that_are_no_status():
@@ -212,7 +212,7 @@ def test_the_status_labels_that_are_no_status():
     }
     assert [code(row[0]) for row in rows_of("layers/metrics.md", "`status`")] == sorted(true)
     text = " ".join((DOCS / "layers/metrics.md").read_text(encoding="utf-8").split())
-    assert f"at most {_numbers.MAX_OPERATIONS} names" in text
+    assert f"at most {_families.MAX_NAMES} names" in text
 
 
 TOLD = {"retry-after": "7"}

@@ -7,56 +7,38 @@ them (`_Children`).
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import reprlib
 import threading
+import time
 from bisect import bisect_left
+from collections import Counter as Bag
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
+
+from aragora_transport.layers._families import (
+    CALL_BUCKETS,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    MAX_NAMES,
+    STATES,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-CALL_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
-WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0)  # seconds
-ENOUGH = 1000  # calls that are kept before they are counted in one go
-MAX_OPERATIONS = 100  # names per platform; more become "other"
-_NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
+    from aragora_transport._circuits import Circuits
 
-_OF_CALL = ("platform", "operation")
-COUNTERS = {
-    "platform_requests_total": ("Calls as their callers saw them.", (*_OF_CALL, "status")),
-    "platform_attempts_total": ("Sends, by what came back.", (*_OF_CALL, "status")),
-    "platform_retry_total": ("Sends after the first one of a call.", _OF_CALL),
-    "platform_retry_success_total": ("Calls that a retry saved.", _OF_CALL),
-    "platform_retry_refused_total": ("Failures that were final, by reason.", ("platform", "reason")),
-    "platform_rate_limit_total": ("Attempts at the gate, allowed or blocked.", ("platform", "result")),
-    "platform_label_overflow_total": ("Label values that became 'other'.", ("label",)),
-    "platform_telemetry_errors_total": ("Failures to record something.", ("where",)),
-}
-GAUGES = {
-    "platform_circuit_breaker_state": (
-        "The worst circuit of the platform: 0 closed, 1 open, 2 half-open.",
-        ("platform",),
-    ),
-}
-HISTOGRAMS = {
-    "platform_request_latency_seconds": (
-        "From the beginning of a call to the end of its body.",
-        _OF_CALL,
-        CALL_BUCKETS,
-    ),
-    "platform_rate_limit_wait_seconds": (
-        "Time that attempts were held at the gate.",
-        ("platform",),
-        WAIT_BUCKETS,
-    ),
-}
+ENOUGH = 1000  # calls that are kept before they are counted in one go
+_NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
+_Traces = dict[int, tuple[str, float, float]]  # by bucket the last trace seen in it, its value and when
 
 
 class Tally:
@@ -89,36 +71,67 @@ class Numbers(Protocol):
 
     def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None: ...
     def set(self, family: str, labels: tuple[str, ...], value: float) -> None: ...
-    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None: ...
-    def operation(self, platform: str, name: str) -> str: ...
+    def observe(
+        self, family: str, labels: tuple[str, ...], value: float, trace: str | None = None
+    ) -> None: ...
+    def name(self, label: str, platform: str, name: str) -> str: ...
     def tally(self, platform: str, operation: str, status: int) -> Tally | None: ...
+    def take_in(self) -> None: ...
+    def begun(self, platform: str) -> Callable[[], object]: ...
+    def ended(self, platform: str) -> None: ...
+    def watch(self, platform: str, circuits: Circuits) -> None: ...
+    def show_circuits(self, platform: str, worst: str) -> None: ...
 
 
-class _Operations:
-    """Callers name operations, so the number of names must have an end."""
+class _Shared:
+    """What both kinds of numbers do alike: the names that become labels, and the circuits of a platform."""
 
     def __init__(self) -> None:
         self._names_lock = threading.Lock()
-        self._names: dict[str, set[str]] = {}
+        self._names: dict[tuple[str, str], set[str]] = {}
+        self._watched: dict[str, WeakSet[Circuits]] = {}
 
-    def operation(self, platform: str, name: str) -> str:
-        """The label for an operation: its name, or "other"."""
+    def name(self, label: str, platform: str, name: str) -> str:
+        """The name as a value of the label, or "other": callers and platforms name things without an end."""
         with self._names_lock:
-            known = self._names.setdefault(platform, set())
+            known = self._names.setdefault((label, platform), set())
             if name in known:
                 return name
-            if len(known) < MAX_OPERATIONS and _NAME.fullmatch(name):
+            if len(known) < MAX_NAMES and _NAME.fullmatch(name):
                 known.add(name)
                 return name
-        self.add("platform_label_overflow_total", ("operation",))
+        self.add("platform_label_overflow_total", (label,))
         return "other"
+
+    def watch(self, platform: str, circuits: Circuits) -> None:
+        """Show these circuits, too, for as long as there is somebody who uses them."""
+        self._watched.setdefault(platform, WeakSet()).add(circuits)
+
+    def show_circuits(self, platform: str, worst: str) -> None:
+        """How many circuits are in each state, and the worst of all; `worst` where none are watched."""
+        watched = self._watched.get(platform)
+        if watched is not None:
+            counted = _counted(watched)
+            for state in STATES:
+                self.set("platform_circuit_breaker_circuits", (platform, state), counted[state])
+            worst = _worst(counted)
+        self.set("platform_circuit_breaker_state", (platform,), STATES[worst])
 
     if TYPE_CHECKING:
 
         def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None: ...
+        def set(self, family: str, labels: tuple[str, ...], value: float) -> None: ...
 
 
-class _Numbers(_Operations):
+def _counted(watched: Iterable[Circuits]) -> Bag[str]:
+    return Bag(state for circuits in list(watched) for state in circuits.states())
+
+
+def _worst(counted: Bag[str]) -> str:
+    return next((state for state in ("open", "half-open") if counted[state]), "closed")
+
+
+class _Numbers(_Shared):
     """Plain numbers, exact under any number of threads, collected when the registry is scraped."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -127,7 +140,9 @@ class _Numbers(_Operations):
         self._counts: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in COUNTERS}
         self._gauges: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
         self._histograms: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in HISTOGRAMS}
+        self._traces: dict[str, dict[tuple[str, ...], _Traces]] = {name: {} for name in HISTOGRAMS}
         self._tallies: dict[tuple[str, str, str], Tally] = {}
+        self._begun: dict[str, _Begun] = {}
         registry.register(self)
 
     def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
@@ -138,17 +153,35 @@ class _Numbers(_Operations):
         with self._lock:
             self._gauges[family][labels] = value
 
-    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None:
+    def observe(self, family: str, labels: tuple[str, ...], value: float, trace: str | None = None) -> None:
         bounds = HISTOGRAMS[family][2]
+        place = bisect_left(bounds, value)
         with self._lock:
             found = self._histograms[family].setdefault(labels, [0.0] * (len(bounds) + 2))
-            found[bisect_left(bounds, value)] += 1
+            found[place] += 1
             found[-1] += value
+            if trace is not None:
+                self._traces[family].setdefault(labels, {})[place] = (trace, value, time.time())
 
     def tally(self, platform: str, operation: str, status: int) -> Tally:
         key = (platform, operation, str(status))
         with self._lock:
             return self._tallies.setdefault(key, Tally())
+
+    def take_in(self) -> None:
+        """Count the straight calls that are only noted so far."""
+        with self._lock:
+            tallies = list(self._tallies.values())
+        for tally in tallies:
+            tally.take_in()
+
+    def begun(self, platform: str) -> Callable[[], object]:
+        """What to call when a call begins."""
+        with self._lock:
+            return self._begun.setdefault(platform, _Begun()).count
+
+    def ended(self, platform: str) -> None:
+        """Nothing: a call that has ended is one of those in `platform_requests_total`."""
 
     def describe(self) -> Iterator[Metric]:
         """The families' names, for the registry; asked for before there is any number."""
@@ -158,25 +191,55 @@ class _Numbers(_Operations):
         """The families as they stand now."""
         from prometheus_client import metrics_core  # noqa: PLC0415  # see numbers_of
 
+        for platform in list(self._watched):
+            self.show_circuits(platform, "closed")
         with self._lock:
+            begun = {platform: begun.so_far() for platform, begun in self._begun.items()}
             counts = {name: found.copy() for name, found in self._counts.items()}
             histograms = {
                 name: {labels: list(found) for labels, found in families.items()}
                 for name, families in self._histograms.items()
             }
+            traces = {
+                name: {labels: found.copy() for labels, found in families.items()}
+                for name, families in self._traces.items()
+            }
             gauges = {name: found.copy() for name, found in self._gauges.items()}
             tallies = list(self._tallies.items())
         for labels, tally in tallies:
-            _take_in(tally, labels, counts, histograms["platform_request_latency_seconds"])
+            _take_in(tally, labels, counts, histograms)
+        gauges["platform_requests_in_flight"] = _in_flight(begun, counts["platform_requests_total"])
         for name, (help_, names) in COUNTERS.items():
             yield _filled(metrics_core.CounterMetricFamily(name, help_, labels=names), counts[name])
-        for name, (help_, names) in GAUGES.items():
+        for name, (help_, names, _) in GAUGES.items():
             yield _filled(metrics_core.GaugeMetricFamily(name, help_, labels=names), gauges[name])
         for name, (help_, names, bounds) in HISTOGRAMS.items():
             histogram = metrics_core.HistogramMetricFamily(name, help_, labels=names)
             for key, found in histograms[name].items():
-                histogram.add_metric(key, _cumulative(bounds, found), sum_value=found[-1])
+                buckets = _cumulative(bounds, found, traces[name].get(key, {}))
+                histogram.add_metric(key, buckets, sum_value=found[-1])
             yield histogram
+
+
+class _Begun:
+    """Counts calls that begin, from any thread, in as little as can be."""
+
+    def __init__(self) -> None:
+        self.count = itertools.count().__next__
+        self._looks = 0
+
+    def so_far(self) -> int:
+        """How many; to look takes one as well."""
+        looks, self._looks = self._looks, self._looks + 1
+        return self.count() - looks
+
+
+def _in_flight(begun: dict[str, int], requests: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    """Those that began and have not ended. Some may have begun and ended since `begun` was read."""
+    flying: dict[tuple[str, ...], float] = {(platform,): number for platform, number in begun.items()}
+    for (platform, *_), number in requests.items():
+        flying[platform,] -= number
+    return {labels: max(0, number) for labels, number in flying.items()}
 
 
 def _filled(family: Any, values: dict[tuple[str, ...], float]) -> Metric:
@@ -194,7 +257,7 @@ def _take_in(
     tally: Tally,
     labels: tuple[str, str, str],
     counts: dict[str, dict[tuple[str, ...], float]],
-    latency: dict[tuple[str, ...], list[float]],
+    histograms: dict[str, dict[tuple[str, ...], list[float]]],
 ) -> None:
     calls, gated, seconds, buckets = tally.take_in()
     if not calls:
@@ -203,22 +266,32 @@ def _take_in(
     _add(counts["platform_attempts_total"], labels, calls)
     if gated:
         _add(counts["platform_rate_limit_total"], (labels[0], "allowed"), gated)
-    found = latency.setdefault(labels[:2], [0.0] * (len(CALL_BUCKETS) + 2))
-    for place, number in enumerate(buckets):
-        found[place] += number
-    found[-1] += seconds
+    for family in (
+        "platform_request_latency_seconds",
+        "platform_attempt_latency_seconds",
+    ):
+        found = histograms[family].setdefault(labels[:2], [0.0] * (len(CALL_BUCKETS) + 2))
+        for place, number in enumerate(buckets):
+            found[place] += number
+        found[-1] += seconds
 
 
-def _cumulative(bounds: tuple[float, ...], found: list[float]) -> list[tuple[str, float]]:
+def _cumulative(bounds: tuple[float, ...], found: list[float], traces: _Traces) -> list[Any]:
+    from prometheus_client.samples import Exemplar  # noqa: PLC0415  # see numbers_of
+
     total = 0.0
-    buckets: list[tuple[str, float]] = []
-    for bound, number in zip((*map(str, bounds), "+Inf"), found, strict=False):
+    buckets: list[Any] = []
+    for place, (bound, number) in enumerate(zip((*map(str, bounds), "+Inf"), found, strict=False)):
         total += number
-        buckets.append((bound, total))
+        if place in traces:
+            trace, value, at = traces[place]
+            buckets.append((bound, total, Exemplar({"trace_id": trace}, value, at)))
+        else:
+            buckets.append((bound, total))
     return buckets
 
 
-class _Children(_Operations):
+class _Children(_Shared):
     """prometheus_client's own metrics, which write to files that all processes share."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -230,10 +303,9 @@ class _Children(_Operations):
                 name: Counter(name, help_, names, registry=registry)
                 for name, (help_, names) in COUNTERS.items()
             },
-            # One series per process: no sum or maximum of state codes means anything.
             **{
-                name: Gauge(name, help_, names, registry=registry, multiprocess_mode="liveall")
-                for name, (help_, names) in GAUGES.items()
+                name: Gauge(name, help_, names, registry=registry, multiprocess_mode=mode)
+                for name, (help_, names, mode) in GAUGES.items()
             },
             **{
                 name: Histogram(name, help_, names, registry=registry, buckets=bounds)
@@ -255,11 +327,27 @@ class _Children(_Operations):
     def set(self, family: str, labels: tuple[str, ...], value: float) -> None:
         self._child(family, labels).set(value)
 
-    def observe(self, family: str, labels: tuple[str, ...], value: float) -> None:
+    def observe(
+        self,
+        family: str,
+        labels: tuple[str, ...],
+        value: float,
+        trace: str | None = None,  # noqa: ARG002  # its files hold no exemplars
+    ) -> None:
         self._child(family, labels).observe(value)
+
+    def begun(self, platform: str) -> Callable[[], object]:
+        inc: Callable[[], object] = self._child("platform_requests_in_flight", (platform,)).inc
+        return inc
+
+    def ended(self, platform: str) -> None:
+        self._child("platform_requests_in_flight", (platform,)).dec()
 
     def tally(self, platform: str, operation: str, status: int) -> None:
         """None: every call has to reach the shared files."""
+
+    def take_in(self) -> None:
+        """Nothing is only noted here."""
 
 
 _known: WeakKeyDictionary[Any, Numbers] = WeakKeyDictionary()

@@ -167,7 +167,10 @@ class BreakerTransport(Layer):
 
     def _circuit(self, request: Any, call: Call) -> Circuit:
         """Where there is one for each host or operation."""
-        return self.circuits.get(request.url.host if self.policy.key == "host" else call.operation)
+        circuit = self.circuits.get(request.url.host if self.policy.key == "host" else call.operation)
+        if self.circuits.forgotten:
+            self._tell(circuit, call)
+        return circuit
 
     def _refusal(self, circuit: Circuit, request: Any, call: Call) -> Exception:
         call.interrupter = circuit
@@ -182,5 +185,5 @@ class BreakerTransport(Layer):
         )
 
     def _tell(self, circuit: Circuit, call: Call) -> None:
-        for change in circuit.take_changes():
+        for change in self.circuits.take_changes(circuit):
             call.emit(CircuitChanged, worst=self.circuits.worst(), **change._asdict())

@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
 from aragora_transport._clock import SYSTEM
-from aragora_transport.events import CircuitChanged, Observers, RateLimitWaited, RetryRefused
-from aragora_transport.layers._layer import Layer
-from aragora_transport.layers._numbers import ENOUGH, Tally, numbers_of
+from aragora_transport.correlation import sampled_trace
+from aragora_transport.events import (
+    BodyFailed,
+    CircuitChanged,
+    Observers,
+    RateLimitWaited,
+    RetryRefused,
+    RetryScheduled,
+)
+from aragora_transport.layers._layer import Layer, layers_of
+from aragora_transport.layers._numbers import ENOUGH, numbers_of
 from aragora_transport.profile import PLAIN, judge
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from prometheus_client import CollectorRegistry
 
     from aragora_transport._call import Attempt, Call
@@ -23,7 +33,6 @@ if TYPE_CHECKING:
     from aragora_transport.events import Event
     from aragora_transport.profile import Profile
 
-_STATES = {"closed": 0, "open": 1, "half-open": 2}
 _ERROR_LABELS = {
     "CircuitOpenError": "circuit_open",
     "RateLimitedError": "rate_limited",
@@ -46,7 +55,7 @@ _ERROR_LABELS = {
 
 
 class MetricsTransport(Layer):
-    """Counts calls, latencies, retries, circuit states and rate-limit decisions.
+    """Counts calls, attempts, latencies, waits, retries, circuit states and rate-limit decisions.
 
     `registry`: a `prometheus_client.CollectorRegistry` (default prometheus_client's own). Several
     layers on one registry share one set of metrics. Nothing that fails here reaches a call;
@@ -66,40 +75,46 @@ class MetricsTransport(Layer):
         self._profile = profile
         self._plain = profile.plain
         self._numbers = numbers_of(registry)
-        self._numbers.set("platform_circuit_breaker_state", (platform,), 0)  # there from the start
+        for layer in layers_of(below):
+            circuits = getattr(layer, "circuits", None)  # of whichever layer has them
+            if circuits is not None:
+                self._numbers.watch(platform, circuits)
+        self._numbers.show_circuits(platform, "closed")  # there from the start
+        self._began = self._numbers.begun(platform)
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
         # Calls that went straight through, by operation and status: all there is to count for most.
-        self._straight: dict[tuple[str, int], Tally] = {}
+        self._straight: dict[tuple[str, int], deque[tuple[float, int]]] = {}
+        self._noted = self._straight.get
 
     async def handle(self, request: Any, call: Call) -> Any:
+        self._began()
         try:
             response = await self.next(request, call)
             if not self._plain:
                 await judge(self._profile, response, call, self.flavor)
         except BaseException as error:
-            self._finish(call, error_label(error))
+            self._finish(call, error_label(error), error)
             raise
         call.hooks.append(self._body_ended)
         return response
 
     def _body_ended(self, call: Call, error: BaseException | None, _complete: bool) -> None:
         if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
-            tally = self._straight.get((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
-            if tally is not None:
-                fresh = tally.fresh
+            fresh = self._noted((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
+            if fresh is not None:
                 fresh.append((call.ended - call.began, call.gates_passed))  # type: ignore[operator]  # as above
                 if len(fresh) > ENOUGH:
-                    tally.take_in()
+                    self._numbers.take_in()
                 return
         if error is None and call.status is not None:
             self._finish(call, _status_label(call.status, call.hidden))
         else:
-            self._finish(call, error_label(error))
+            self._finish(call, error_label(error), error)
 
-    def _finish(self, call: Call, status: str) -> None:
+    def _finish(self, call: Call, status: str, error: BaseException | None = None) -> None:
         try:
-            self._count(call, status)
+            self._count(call, status, error)
         except Exception:  # noqa: BLE001  # no failure of telemetry reaches a call
             self._telemetry_failed()
 
@@ -109,31 +124,58 @@ class MetricsTransport(Layer):
         except Exception:  # noqa: BLE001, S110  # then nothing can be counted any more
             pass
 
-    def _count(self, call: Call, status: str) -> None:
-        numbers, platform = self._numbers, call.platform
-        operation = numbers.operation(platform, call.operation)
+    def _count(self, call: Call, status: str, error: BaseException | None) -> None:
+        numbers, platform = self._numbers, self._platform
+        operation = numbers.name("operation", platform, call.operation)
         of_call = (platform, operation)
+        numbers.ended(platform)
         numbers.add("platform_requests_total", (*of_call, status))
-        numbers.observe("platform_request_latency_seconds", of_call, self._now() - call.began)
-        for attempt in call.history:
-            numbers.add("platform_attempts_total", (*of_call, _attempt_label(attempt)))
-        unsent = call.gated or call.tokenless or status == "circuit_open"
-        if len(call.history) < call.attempt and not unsent:
-            numbers.add("platform_attempts_total", (*of_call, status))
+        trace = sampled_trace()
+        numbers.observe("platform_request_latency_seconds", of_call, self._now() - call.began, trace)
+        self._count_attempts(call, of_call, status, trace)
+        if isinstance(error, errors.DeadlineExceededError):
+            numbers.add("platform_deadline_exceeded_total", (platform, error.limit))
         if call.attempt > 1:
             numbers.add("platform_retry_total", of_call, call.attempt - 1)
             if status.isdigit() and int(status) < 400:  # not an HTTP error
                 numbers.add("platform_retry_success_total", of_call)
-        # Those that were held and then let through are among the blocked; so is the one a gate holds yet.
-        allowed = call.gates_passed - call.gates_blocked + call.gated
-        if allowed:
-            numbers.add("platform_rate_limit_total", (platform, "allowed"), allowed)
-        if call.gates_blocked:
-            numbers.add("platform_rate_limit_total", (platform, "blocked"), call.gates_blocked)
+        self._count_gates(call)
         if call.status is not None and status == str(call.status) and operation == call.operation:
             tally = numbers.tally(platform, operation, call.status)
             if tally is not None:
-                self._straight[operation, call.status] = tally
+                self._straight[operation, call.status] = tally.fresh
+
+    def _count_attempts(self, call: Call, of_call: tuple[str, str], status: str, trace: str | None) -> None:
+        for attempt in call.history:
+            self._count_attempt(of_call, _attempt_label(attempt), attempt.seconds, trace)
+            if attempt.status is not None and attempt.error is not None:
+                self._count_code(attempt.error)
+            elif attempt.error == "DeadlineExceededError":  # the other limits end the call
+                self._numbers.add("platform_deadline_exceeded_total", (self._platform, "attempt"))
+        unsent = call.gated or call.tokenless or status == "circuit_open"
+        if len(call.history) < call.attempt and not unsent:
+            self._count_attempt(of_call, status, call.attempt_seconds, trace)
+            if call.hidden is not None:
+                self._count_code(call.hidden)
+
+    def _count_attempt(
+        self, of_call: tuple[str, str], status: str, seconds: float, trace: str | None
+    ) -> None:
+        self._numbers.add("platform_attempts_total", (*of_call, status))
+        self._numbers.observe("platform_attempt_latency_seconds", of_call, seconds, trace)
+
+    def _count_code(self, code: str) -> None:
+        """The platform's own code of a failure."""
+        named = self._numbers.name("code", self._platform, code)
+        self._numbers.add("platform_api_errors_total", (self._platform, named))
+
+    def _count_gates(self, call: Call) -> None:
+        # Those that were held and then let through are among the blocked; so is the one a gate holds yet.
+        allowed = call.gates_passed - call.gates_blocked + call.gated
+        if allowed:
+            self._numbers.add("platform_rate_limit_total", (self._platform, "allowed"), allowed)
+        if call.gates_blocked:
+            self._numbers.add("platform_rate_limit_total", (self._platform, "blocked"), call.gates_blocked)
 
     def _observe(self, event: Event) -> None:
         try:
@@ -142,13 +184,20 @@ class MetricsTransport(Layer):
             self._telemetry_failed()
 
     def _count_event(self, event: Event) -> None:
-        numbers, platform = self._numbers, event.platform
+        numbers, platform = self._numbers, self._platform
         if isinstance(event, CircuitChanged):
-            numbers.set("platform_circuit_breaker_state", (platform,), _STATES[event.worst])
+            numbers.add("platform_circuit_breaker_transitions_total", (platform, event.old, event.new))
+            numbers.show_circuits(platform, event.worst)
+        elif isinstance(event, RetryScheduled):
+            source = "told" if event.told else "backoff"
+            numbers.observe("platform_retry_delay_seconds", (platform, source), event.wait)
         elif isinstance(event, RetryRefused):
             numbers.add("platform_retry_refused_total", (platform, event.reason))
         elif isinstance(event, RateLimitWaited) and not event.refused:
             numbers.observe("platform_rate_limit_wait_seconds", (platform,), event.seconds)
+        elif isinstance(event, BodyFailed):
+            label = _ERROR_LABELS.get(event.error, "error")
+            numbers.add("platform_body_failures_total", (platform, label))
 
 
 def error_label(error: BaseException | None) -> str:

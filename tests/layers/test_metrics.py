@@ -72,13 +72,13 @@ async def test_the_buckets_of_latency_reach_two_minutes_and_those_of_waits_five(
         if metric.type == "histogram":
             samples = [sample for sample in metric.samples if sample.name.endswith("_bucket")]
             bounds[metric.name] = [float(sample.labels["le"]) for sample in samples]
+    latency = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, float("inf")]
+    waits = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0, float("inf")]
     assert bounds == {
-        "platform_request_latency_seconds": [
-            *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, float("inf")),
-        ],
-        "platform_rate_limit_wait_seconds": [
-            *(0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 300.0, float("inf")),
-        ],
+        "platform_request_latency_seconds": latency,
+        "platform_attempt_latency_seconds": latency,
+        "platform_retry_delay_seconds": waits,
+        "platform_rate_limit_wait_seconds": waits,
     }
 
 

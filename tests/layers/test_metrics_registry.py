@@ -184,6 +184,10 @@ def test_several_processes_add_up_and_each_shows_its_own_circuit(tmp_path):
         assert registry.get_sample_value(name, {**CALL, "status": "200"}) == 4
         assert registry.get_sample_value(name, {**CALL, "status": "503"}) == 1
     assert registry.get_sample_value("platform_request_latency_seconds_count", CALL) == 5
+    for state, processes in (("closed", 1), ("open", 1), ("half-open", 0)):
+        labels = {"platform": "test", "state": state}
+        assert registry.get_sample_value("platform_circuit_breaker_circuits", labels) == processes
+    assert registry.get_sample_value("platform_requests_in_flight", {"platform": "test"}) == 0
     states = {
         worker.pid: registry.get_sample_value(
             "platform_circuit_breaker_state", {"platform": "test", "pid": str(worker.pid)}
