@@ -14,6 +14,7 @@ from aragora_transport.connectors._answer import fields_of
 from aragora_transport.connectors._files import Download, File, Sink, Upload
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
 from aragora_transport.connectors.base import ChatPlatformConnector
+from aragora_transport.layers.timeout import LONG_POLL_MARGIN
 
 if TYPE_CHECKING:
     from aragora_transport.connectors._answer import Answer
@@ -27,7 +28,6 @@ CAPTION = 1024
 UPLOAD = 50_000_000  # bytes
 PHOTO = 10_000_000
 DOWNLOAD = 20 << 20
-POLL_MARGIN = 10.0  # seconds that an answer may take beyond the poll's own time
 
 _HARMLESS_TWICE = ("get", "set", "edit", "delete", "answer", "pin", "unpin", "sendchataction")
 _LONGEST_WAIT = 30.0  # seconds between two polls that fail
@@ -273,14 +273,13 @@ class TelegramConnector(ChatPlatformConnector):
 
         `offset` confirms all before it: they do not come again.
         """
-        most = timeout + POLL_MARGIN
         total = None if self.policy.timeout is None else self.policy.timeout.total
         return await self._method(
             "getUpdates",
             {**given(offset=offset), "timeout": timeout, "limit": limit, **fields},
             operation="get_updates",
-            attempt_timeout=most,
-            total_timeout=None if total is None else total + most,
+            # An attempt may take as long by Telegram's profile.
+            total_timeout=None if total is None else total + timeout + LONG_POLL_MARGIN,
         )
 
     async def poll(

@@ -306,7 +306,7 @@ async def test_an_interaction_is_answered_in_time_or_given_up():
     await discord.bot.defer(5, INTERACTION_TOKEN, window=1.0)
     assert discord.clock.monotonic() <= 1.0
     discord = Discord(*[503] * 3)
-    await discord.bot.respond_to_interaction(5, INTERACTION_TOKEN, "hi")
+    await discord.bot.respond_to_interaction(5, INTERACTION_TOKEN, "hi", window=60.0)
     assert len(discord.sent) == 2
     discord = Discord(reply({"retry_after": 3.0}, 429), reply({}))
     result = await discord.bot.respond_to_interaction(5, INTERACTION_TOKEN, "hi")

@@ -434,7 +434,7 @@ async def test_a_download_that_is_too_large_ends_as_early_as_it_is_known():
     silent = ok({"file_path": "a"})
     for steps, sends in (
         ([told], 1),
-        ([silent, Reply(body=b"x" * 11, headers={"content-length": "11"})], 2),
+        ([silent, Reply(stall=True, headers={"content-length": "11"})], 2),
         ([silent, Reply(body=(b"x" * 6, b"x" * 6), stall=True)], 2),
     ):
         to = io.BytesIO()
@@ -519,9 +519,11 @@ async def test_a_poll_that_fails_is_told_of_and_made_again_ever_more_seldom():
         assert least <= wait <= least * 1.1
     flood = error(429, "Too Many Requests: retry after 99", retry_after=99)
     telegram = Telegram(flood, ok([update(1)]))
-    async for _ in telegram.bot.poll():
+    told = []
+    async for _ in telegram.bot.poll(on_error=told.append):
         assert telegram.clock.monotonic() >= 99.0
         break
+    assert [result.retry_after for result in told] == [99.0]
 
 
 async def test_a_loop_over_updates_ends_when_its_error_handler_raises():
