@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
 from aragora_transport._alarm import Alarms
 from aragora_transport._body import body_class
-from aragora_transport._call import CALL, Call
+from aragora_transport._call import CALL, Call, Handler, Hook
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import flavor_of
 from aragora_transport._options import RECORD, operation_of
+from aragora_transport.profile import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
-    from aragora_transport._call import Handler
     from aragora_transport._clock import Clock
+    from aragora_transport._flavor import Flavor
     from aragora_transport.events import Observers
+    from aragora_transport.profile import Judgement, Profile
+
+
+class Watching(Protocol):
+    """A layer that only looks on; see `layers._watcher`."""
+
+    profile: Profile
+    observer: Observers
+    begun: Callable[[], object] | None
+
+    def answered(self, call: Call, status: int, judged: Judgement | None) -> None: ...
+    def failed(self, call: Call, error: BaseException) -> None: ...
+    def ended(self, call: Call, error: BaseException | None, complete: bool) -> None: ...
+
+
+Entry = tuple[tuple[Watching, ...], Handler]  # who looks on, and how to call the first layer that does more
 
 
 class CallScope(httpx.AsyncBaseTransport):
@@ -32,24 +49,29 @@ class CallScope(httpx.AsyncBaseTransport):
     def __init__(
         self,
         top: Any,
+        entry: Entry | None = None,
         *,
         platform: str,
-        handle: Handler | None = None,
         clock: Clock = SYSTEM,
         alarms: Alarms | None = None,
-        observers: tuple[Observers, ...] = (),
-        detailed: bool = False,
+        users: Observers | None = None,
     ) -> None:
         self.top = top
-        self._handle = handle or self._into_top
+        self._watchers, self._handle = entry or ((), self._into_top)
+        self._begun = _begun(self._watchers)
+        self._judges = not all(watcher.profile.plain for watcher in self._watchers)
+        self._ended: tuple[Hook, ...] = tuple(watcher.ended for watcher in self._watchers)
         self.platform = platform
         self.clock = clock
         self.alarms = alarms or Alarms(clock)
         self.blocking = False
         self._manual = clock.manual
         self.flavor = flavor_of(top)
-        self.observers = observers
-        self.detailed = detailed  # whether they want to know of every attempt, not just of those that fail
+        self.observers = tuple(watcher.observer for watcher in self._watchers)
+        self.detailed = bool(users)  # users want to know of every attempt, not just of those that fail
+        if users:
+            self.observers = (users, *self.observers)
+            self._ended = (*self._ended, Call.finished)
         self._body = body_class(self.flavor, blocking=False)
 
     def block(self) -> None:
@@ -68,12 +90,18 @@ class CallScope(httpx.AsyncBaseTransport):
             if options.begun is not None:
                 options.begun(call)
         extensions[CALL] = call
+        if self._begun is not None:
+            self._begun()
         try:
             response = await (self._timed if self._manual else self._handle)(request, call)
+            if response.status_code >= 400 or call.attempt > 1 or self._judges:  # an HTTP error
+                await tell(self._watchers, call, response, self.flavor)
             call.ended = self.clock.monotonic()  # until the body ends
         except BaseException as error:
             call.ended = self.clock.monotonic()
             call.error = type(error).__name__
+            for watcher in self._watchers:
+                watcher.failed(call, error)
             if self.detailed:
                 call.finished(error, complete=False)
             raise
@@ -83,8 +111,7 @@ class CallScope(httpx.AsyncBaseTransport):
             del extensions[CALL]
         call.status = response.status_code
         response.extensions[RECORD] = call
-        if self.detailed:
-            call.hooks.append(Call.finished)
+        call.hooks.extend(self._ended)
         if response.is_closed:
             call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
         elif self.blocking:
@@ -124,3 +151,38 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.top.aclose()
+
+
+def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:
+    """What tells those who look on, and want to know, that a call begins: mostly that is one of them."""
+    told = [watcher.begun for watcher in watchers if watcher.begun is not None]
+    if len(told) > 1:
+        return lambda: [begun() for begun in told]
+    return told[0] if told else None
+
+
+async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor: Flavor) -> None:
+    """Tell those who look on of an answer."""
+    for watcher in watchers:
+        judged = None
+        if not watcher.profile.plain:
+            judged = await judge(watcher.profile, response, call, flavor)
+        watcher.answered(call, response.status_code, judged)
+
+
+async def watched(entry: Entry, request: Any, call: Call) -> Any:
+    """Into layers from a transport of somebody else that stands in the middle of them."""
+    watchers, handle = entry
+    call.join(tuple(watcher.observer for watcher in watchers))
+    begun = _begun(watchers)
+    if begun is not None:
+        begun()
+    try:
+        response = await handle(request, call)
+        await tell(watchers, call, response, call.scope.flavor)
+    except BaseException as error:
+        for watcher in watchers:
+            watcher.failed(call, error)
+        raise
+    call.hooks.extend(watcher.ended for watcher in watchers)
+    return response

@@ -27,7 +27,7 @@ from aragora_transport.layers import (
     Tracing,
     TracingTransport,
 )
-from aragora_transport.layers._layer import checked, handler_of, layers_of, observers_of
+from aragora_transport.layers._layer import checked, entry_of, layers_of
 from aragora_transport.policy import (
     BreakerPolicy,
     Policy,
@@ -142,12 +142,11 @@ class Stack(CallScope):
     ) -> None:
         super().__init__(
             top,
-            handle=handler_of(top),
+            entry_of(top),
             platform=platform,
             clock=state.clock,
             alarms=state.alarms,
-            observers=(*([users] if users else []), *observers_of(top)),
-            detailed=bool(users),
+            users=users,
         )
         self.policy = policy
         self.state = state

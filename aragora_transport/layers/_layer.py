@@ -16,14 +16,14 @@ import httpx
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._flavor import flavor_of, inside_of
-from aragora_transport._scope import CallScope
+from aragora_transport._scope import CallScope, watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from types import TracebackType
 
     from aragora_transport._call import Call, Handler
-    from aragora_transport.events import Observers
+    from aragora_transport._scope import Entry
 
 T = TypeVar("T")
 
@@ -82,11 +82,13 @@ class Layer(httpx.AsyncBaseTransport):
         """The transport that it stands around."""
         return self._below
 
-    def observers(self) -> tuple[Observers, ...]:
-        """Its own and those of the layers that follow, outermost first."""
-        observer: Observers | None = getattr(self, "observer", None)  # few have one
-        own = () if observer is None else (observer,)
-        return own if self._link is None else (*own, *self._link.observers())
+    def entry(self) -> Entry:
+        """The layers from here on that only look on, and how to call the first one that does more."""
+        return (), self.handle
+
+    def entry_below(self) -> Entry:
+        """The same from the next layer on."""
+        return ((), self.next) if self._link is None else self._link.entry()
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         """What the layer does. It hands on by `self.next(request, call)`, as often as it takes."""
@@ -96,16 +98,9 @@ class Layer(httpx.AsyncBaseTransport):
         """As every transport: for clients, and for transports of others that stand around this one."""
         call: Call | None = request.extensions.get(CALL)
         if call is not None:  # through a transport of somebody else
-            call.join(self.observers())
-            return await self.handle(request, call)
+            return await watched(self.entry(), request, call)
         if self._scope is None:  # it is the outermost layer
-            self._scope = CallScope(
-                self,
-                handle=self.handle,
-                platform=self._platform,
-                clock=self._clock,
-                observers=self.observers(),
-            )
+            self._scope = CallScope(self, self.entry(), platform=self._platform, clock=self._clock)
         return await self._scope.handle_async_request(request)
 
     async def __aenter__(self) -> Self:
@@ -144,10 +139,10 @@ def handler_of(transport: Any) -> Handler:
     return lambda request, _: transport.handle_async_request(request)
 
 
-def observers_of(transport: Any) -> tuple[Observers, ...]:
-    """The observers of the layers that are called directly, from this one inwards."""
+def entry_of(transport: Any) -> Entry:
+    """The entry of a layer of ours, or that into any other transport."""
     layer = _linked(transport)
-    return () if layer is None else layer.observers()
+    return ((), handler_of(transport)) if layer is None else layer.entry()
 
 
 def chain_of(transport: Any) -> list[Any]:

@@ -19,8 +19,8 @@ from aragora_transport.events import (
     RetryRefused,
     RetryScheduled,
 )
-from aragora_transport.layers._layer import Layer
-from aragora_transport.profile import PLAIN, judge
+from aragora_transport.layers._watcher import Watcher
+from aragora_transport.profile import PLAIN
 
 if TYPE_CHECKING:
     from aragora_transport._call import Call
@@ -34,7 +34,7 @@ logger.addHandler(logging.NullHandler())
 _FIELDS = ("connector", "operation", "attempt", "max_retries", "status_code", "correlation_id")
 
 
-class LogTransport(Layer):
+class LogTransport(Watcher):
     """Logs what callers and operators need to know of a call, with the guide's fields.
 
     WARNING: an attempt failed and is sent again, a call failed for good, a circuit changed, a gate
@@ -49,21 +49,10 @@ class LogTransport(Layer):
         platform: str = "default",
         clock: Clock = SYSTEM,
     ) -> None:
-        super().__init__(below, platform=platform, clock=clock)
-        self._profile = profile
-        self._plain = profile.plain
+        super().__init__(below, profile=profile, platform=platform, clock=clock)
         self.observer = Observers(self._observe)
 
-    async def handle(self, request: Any, call: Call) -> Any:
-        try:
-            response = await self.next(request, call)
-            if self._plain and response.status_code < 400 and call.attempt == 1:
-                return response
-            judged = None if self._plain else await judge(self._profile, response, call, self.flavor)
-        except Exception as error:
-            self._failed(call, error)
-            raise
-        status = response.status_code
+    def answered(self, call: Call, status: int, judged: Judgement | None) -> None:
         if status >= 400 or call.hidden is not None:  # HTTP's border between answers and errors
             self._refused(call, status, judged)
         elif call.attempt > 1:
@@ -74,7 +63,6 @@ class LogTransport(Layer):
                 (call.platform, call.operation, call.attempt, call.max_attempts),
                 _call_fields(call, status),
             )
-        return response
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
         """The answer is an error: ours to look into where the platform is unwell, else the caller's own."""
@@ -85,8 +73,9 @@ class LogTransport(Layer):
         level = logging.WARNING if serious else logging.INFO
         self._failure(level, "failed", call.hidden or f"HTTP {status}", _call_fields(call, status))
 
-    def _failed(self, call: Call, error: Exception) -> None:
-        self._failure(logging.WARNING, "failed", describe_error(error), _call_fields(call, call.status))
+    def failed(self, call: Call, error: BaseException) -> None:
+        if isinstance(error, Exception):  # a cancellation is the caller's own doing
+            self._failure(logging.WARNING, "failed", describe_error(error), _call_fields(call, call.status))
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):

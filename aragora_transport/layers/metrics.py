@@ -19,9 +19,10 @@ from aragora_transport.events import (
     RetryRefused,
     RetryScheduled,
 )
-from aragora_transport.layers._layer import Layer, layers_of
+from aragora_transport.layers._layer import layers_of
 from aragora_transport.layers._numbers import ENOUGH, numbers_of
-from aragora_transport.profile import PLAIN, judge
+from aragora_transport.layers._watcher import Watcher
+from aragora_transport.profile import PLAIN
 
 if TYPE_CHECKING:
     from collections import deque
@@ -54,7 +55,7 @@ _ERROR_LABELS = {
 }
 
 
-class MetricsTransport(Layer):
+class MetricsTransport(Watcher):
     """Counts calls, attempts, latencies, waits, retries, circuit states and rate-limit decisions.
 
     `registry`: a `prometheus_client.CollectorRegistry` (default prometheus_client's own). Several
@@ -71,35 +72,24 @@ class MetricsTransport(Layer):
         platform: str = "default",
         clock: Clock = SYSTEM,
     ) -> None:
-        super().__init__(below, platform=platform, clock=clock)
-        self._profile = profile
-        self._plain = profile.plain
+        super().__init__(below, profile=profile, platform=platform, clock=clock)
         self._numbers = numbers_of(registry)
         for layer in layers_of(below):
             circuits = getattr(layer, "circuits", None)  # of whichever layer has them
             if circuits is not None:
                 self._numbers.watch(platform, circuits)
         self._numbers.show_circuits(platform, "closed")  # there from the start
-        self._began = self._numbers.begun(platform)
+        self.begun = self._numbers.begun(platform)
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
         # Calls that went straight through, by operation and status: all there is to count for most.
         self._straight: dict[tuple[str, int], deque[tuple[float, int]]] = {}
         self._noted = self._straight.get
 
-    async def handle(self, request: Any, call: Call) -> Any:
-        self._began()
-        try:
-            response = await self.next(request, call)
-            if not self._plain:
-                await judge(self._profile, response, call, self.flavor)
-        except BaseException as error:
-            self._finish(call, error_label(error), error)
-            raise
-        call.hooks.append(self._body_ended)
-        return response
+    def failed(self, call: Call, error: BaseException) -> None:
+        self._finish(call, error_label(error), error)
 
-    def _body_ended(self, call: Call, error: BaseException | None, _complete: bool) -> None:
+    def ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
         if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
             fresh = self._noted((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
             if fresh is not None:
