@@ -9,6 +9,7 @@ Not an extension point: a layer of your own needs nothing but `httpx.AsyncBaseTr
 from __future__ import annotations
 
 import reprlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
@@ -134,9 +135,10 @@ def _linked(transport: Any) -> Layer | None:
 def handler_of(transport: Any) -> Handler:
     """How to hand on to a transport: straight into a layer of ours, else as to any transport."""
     layer = _linked(transport)
-    if layer is not None:
-        return layer.handle
-    return lambda request, _: transport.handle_async_request(request)
+    if layer is None:
+        return lambda request, _: transport.handle_async_request(request)
+    entry = watchers, handle = layer.entry()
+    return partial(watched, entry) if watchers else handle
 
 
 def entry_of(transport: Any) -> Entry:
