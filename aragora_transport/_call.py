@@ -90,6 +90,7 @@ class Call:
     credential: Held | None = None  # the token that the present attempt goes with
     gated = False  # the present attempt is held at a gate, or was refused there
     interrupter: Interrupter | None = None
+    hooks: tuple[Hook, ...] = ()  # told how the body of the present attempt ended
     observers: tuple[Observers, ...] = ()  # of layers that the call reached through somebody else's transport
     _id: str | None = None
 
@@ -97,7 +98,6 @@ class Call:
         self.scope = scope
         self.operation = operation
         self.clock = scope.clock
-        self.hooks: list[Hook] = []  # told how the body of the present attempt ended
         self.began = scope.clock.monotonic()
         self._scope_id = current.get()
 
@@ -211,7 +211,7 @@ class Call:
     def attempt_dropped(self) -> None:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
         self._stop_alarm()
-        hooks, self.hooks = self.hooks, []
+        hooks, self.hooks = self.hooks, ()
         self.ended = self.clock.monotonic()
         for hook in hooks:
             hook(self, None, True)

@@ -111,7 +111,7 @@ class CallScope(httpx.AsyncBaseTransport):
             del extensions[CALL]
         call.status = response.status_code
         response.extensions[RECORD] = call
-        call.hooks.extend(self._ended)
+        call.hooks += self._ended
         if response.is_closed:
             call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
         elif self.blocking:
@@ -184,5 +184,5 @@ async def watched(entry: Entry, request: Any, call: Call) -> Any:
         for watcher in watchers:
             watcher.failed(call, error)
         raise
-    call.hooks.extend(watcher.ended for watcher in watchers)
+    call.hooks += tuple(watcher.ended for watcher in watchers)
     return response

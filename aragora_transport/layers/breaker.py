@@ -68,7 +68,7 @@ class BreakerTransport(Layer):
         try:
             response = await self.next(request, call)
             if response.status_code < 400 and self._plain and permit.closed:
-                call.hooks.append(permit.hook or self._hook(circuit, permit))
+                call.hooks += (permit.hook or self._hook(circuit, permit),)
                 return response
             call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
             judged = await judge(self._profile, response, call, self.flavor)
@@ -98,7 +98,7 @@ class BreakerTransport(Layer):
                 circuit.success(permit)
                 if circuit.changes:
                     self._tell(circuit, call)
-            call.hooks.append(permit.hook or self._hook(circuit, permit))
+            call.hooks += (permit.hook or self._hook(circuit, permit),)
 
     def _kept(self, request: Any) -> float:
         """Seconds that a platform may keep a long poll without being slow."""

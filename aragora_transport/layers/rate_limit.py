@@ -83,7 +83,7 @@ class RateLimitTransport(Layer):
         except BaseException as error:
             ended(call, error, False)
             raise
-        call.hooks.append(ended)
+        call.hooks += (ended,)
         return response
 
     def _end_of_flight(self, held: tuple[Gate, ...]) -> Hook:

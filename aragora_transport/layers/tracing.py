@@ -65,7 +65,7 @@ class TracingTransport(Layer):
         def ended(call: Call, error: BaseException | None, _complete: bool) -> None:
             self._end(span, call, call.hidden if error is None else type(error).__name__)
 
-        call.hooks.append(ended)
+        call.hooks += (ended,)
         return response
 
     def _end(self, span: Span, call: Call, failure: str | None) -> None:
