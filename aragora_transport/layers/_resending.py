@@ -94,26 +94,34 @@ class Resending:
         self._wait = 0.0
         self._until = 0.0  # when the wait is over
         self._told: float | None = None  # the wait that the platform asked for
+        self._waits = False  # here, that is: a gate below may do so instead
         self._paid = False
         self._over = False  # the outcome is final, whatever it is
-        self._stopped: BaseException | None = None  # a later attempt was cancelled
-        self._first = True
 
     async def run(self) -> Outcome:
         import tenacity  # noqa: PLC0415  # not loaded by those whose attempts do not fail
 
-        retrying = tenacity.AsyncRetrying(
+        # Asked as an iterator: it decides, and what has to be awaited is awaited here. Its own way of
+        # awaiting looks at every callable anew, at a quarter of a millisecond for each attempt.
+        retrying = tenacity.Retrying(
             retry=self._again,
             wait=self._how_long,
             stop=self._stop,
-            before_sleep=self._prepare,
-            sleep=self._sleep,
+            sleep=_elsewhere,
             retry_error_callback=_last_outcome,
         )
+        first = True
         try:
-            outcome: Outcome = await retrying(self._attempt)
+            for attempt in retrying:
+                if not first:
+                    await self._prepare()
+                    await self._sleep()
+                    if not self._over:
+                        await self._attempt()
+                first = False
+                attempt.retry_state.set_result(self._outcome)
         except BaseException:
-            # Cancelled in the wait, or a wait strategy that raised: nobody else will close the answer.
+            # Cancelled, or a wait strategy that raised: nobody else will close the answer.
             self._give_back()
             if self._outcome.response is not None:
                 self._call.attempt_dropped()
@@ -122,20 +130,9 @@ class Resending:
         finally:
             # tenacity's iteration refers to itself; it must not keep the request alive with it.
             retrying.iter_state.reset()
-        stopped, self._stopped = self._stopped, None
-        if stopped is not None:
-            try:
-                raise stopped
-            finally:
-                del stopped  # its traceback leads back here
-        return outcome
+        return self._outcome
 
-    # --- tenacity's questions, in the order in which it asks them ---
-
-    async def _attempt(self) -> Outcome:
-        if self._first or self._over:
-            self._first = False
-            return self._outcome
+    async def _attempt(self) -> None:
         call, layer = self._call, self._layer
         if self._sending is not None:
             self._sending.again()
@@ -143,25 +140,25 @@ class Resending:
         call.attempt_began = call.clock.monotonic()
         try:
             outcome: Outcome = await layer.attempt(self._request, call)
-        except BaseException as error:  # noqa: BLE001  # raised again by `run`
-            # Cancelled. tenacity would ask whether to try again, about the outcome before.
-            if call.gated or call.tokenless:
-                self._give_back()  # it was still held, and never sent
-            self._stopped, self._over = error, True
-            return self._outcome
+        except BaseException:  # cancelled
+            self._outcome.response = None  # closed before the wait
+            if not (call.gated or call.tokenless):
+                self._paid = False  # it was sent
+            raise
         if isinstance(outcome.error, REFUSALS):
             # It was not sent, so the one before it was the last attempt.
             call.attempt -= 1
             reasons: list[RefusalReason] = [why for kind, why in _REASONS if isinstance(outcome.error, kind)]
             outcome.error = None  # its traceback leads back to it
             self._end_early(reasons[0])
-            return self._outcome
+            return
         if call.scope.detailed:
             outcome.announce(call)
         self._paid = False
         self._outcome.error = None  # as above
         self._outcome = outcome
-        return outcome
+
+    # --- tenacity's questions, in the order in which it asks them ---
 
     def _again(self, _: object) -> bool:
         """Whether this outcome is one that another attempt could better, and may."""
@@ -198,7 +195,8 @@ class Resending:
             self._wait = after_told(told, layer.rng)
         self._told = told
         self._until = now + self._wait
-        return 0.0 if told is not None and gate_opens is not None else self._wait
+        self._waits = self._wait > 0.0 and (told is None or gate_opens is None)
+        return self._wait
 
     def _by_strategy(self, strategy: Callable[[Any], float], state: Any) -> float:
         """The wait by a strategy for tenacity, which is shown the answer or the error itself."""
@@ -233,7 +231,9 @@ class Resending:
             self._paid = True
         return False
 
-    async def _prepare(self, _: object) -> None:
+    # --- between two attempts ---
+
+    async def _prepare(self) -> None:
         """Free the connection, and tell what follows."""
         call, outcome = self._call, self._outcome
         call.history = (*call.history, outcome.record(call, self._wait))
@@ -249,9 +249,9 @@ class Resending:
             call.attempt_dropped()
             await park(outcome.response, self._request, call, self._layer.flavor)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def _sleep(self) -> None:
         call = self._call
-        if seconds > 0.0:
+        if self._waits:
             waiter = Waiter(call.clock, blocking=call.blocking)
             interrupter = call.interrupter
             if interrupter is not None:
@@ -259,13 +259,13 @@ class Resending:
             try:
                 # From the failure on: the time that draining took counts.
                 if await waiter.wait(self._until):
-                    return self._end_early("circuit_open")
+                    self._end_early("circuit_open")
+                    return
             finally:
                 if interrupter is not None:
                     interrupter.unwatch(waiter)
         if call.deadline is not None and call.clock.monotonic() >= call.deadline:
             self._end_early("deadline")  # draining took longer than planned
-        return None
 
     # --- what the answers are made of ---
 
@@ -311,10 +311,12 @@ class Resending:
         self._paid = False
 
 
-def _last_outcome(state: Any) -> Outcome:
-    """Instead of tenacity's RetryError: the last outcome as it was."""
-    outcome: Outcome = state.outcome.result()
-    return outcome
+def _elsewhere(_: float) -> None:
+    """The wait is awaited by whoever iterates."""
+
+
+def _last_outcome(_: object) -> None:
+    """Instead of raising tenacity's RetryError: the last outcome is known."""
 
 
 def is_tls_verification(error: BaseException) -> bool:
