@@ -423,7 +423,7 @@ async def test_what_has_no_handle_is_not_sent_twice(operation):
     "operation",
     [
         *LISTS,
-        *(
+        *sorted(
             set(REQUESTS)
             - {"send_message", "post_ephemeral", "schedule_message", "refresh_token", "files.remote.share"}
         ),
