@@ -37,6 +37,8 @@ class Judgement:
         without one the answer's headers are asked.
     `limited`: the platform refused because of its rate limit; the gate closes for `wait`.
     `wide`: that limit is the widest that the request falls under: its last bucket is closed, not its first.
+    `unprocessed`: the platform did nothing with the request, as after a 429 or 503: it can be sent again
+        also where doing it twice would do harm.
     `code`: the platform's own error code, for logs, records and results.
     """
 
@@ -45,6 +47,7 @@ class Judgement:
     wait: float | None = None
     limited: bool = False
     wide: bool = False
+    unprocessed: bool = False
     code: str | None = None
 
     def __post_init__(self) -> None:

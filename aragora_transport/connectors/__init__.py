@@ -1,6 +1,11 @@
 """Clients of platforms over the stack: each method is one request, each answer a `ConnectorResult`."""
 
 from aragora_transport.connectors._answer import Answer
+from aragora_transport.connectors._conversations import (
+    ConversationReference,
+    ConversationStore,
+    SQLiteConversationStore,
+)
 from aragora_transport.connectors._files import Download, Upload
 from aragora_transport.connectors._settings import segment
 from aragora_transport.connectors.base import ChatPlatformConnector
@@ -14,19 +19,24 @@ from aragora_transport.connectors.oauth import (
     TokenStore,
 )
 from aragora_transport.connectors.slack import SlackConnector
+from aragora_transport.connectors.teams import TeamsConnector
 from aragora_transport.connectors.telegram import TelegramConnector
 
 __all__ = [
     "Answer",
     "ChatPlatformConnector",
     "ClientCredentials",
+    "ConversationReference",
+    "ConversationStore",
     "DiscordConnector",
     "Download",
     "EnterpriseConnector",
     "FileStore",
     "RefreshToken",
+    "SQLiteConversationStore",
     "SlackConnector",
     "StaticKey",
+    "TeamsConnector",
     "TelegramConnector",
     "TokenStore",
     "Upload",

@@ -275,8 +275,9 @@ class Resending:
             return not sending.was_sent(outcome.error)
         if self._layer.resend_unsafe(self._call) == "statuses":
             return True
-        limited = outcome.judged is not None and outcome.judged.limited
-        return limited or outcome.status in _UNPROCESSED
+        judged = outcome.judged
+        refused = judged is not None and (judged.limited or judged.unprocessed)
+        return refused or outcome.status in _UNPROCESSED
 
     def _too_long(self) -> bool:
         return self._told is not None and self._told > self._layer.policy.max_retry_after

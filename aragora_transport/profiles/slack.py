@@ -21,6 +21,8 @@ _LIMITED = frozenset({"ratelimited", "rate_limited"})
 _UNWELL = frozenset({"service_unavailable", "internal_error", "fatal_error"})
 # The request came truncated, or the workspace is being moved: no fault of the platform's, and it passes.
 _PASSING = frozenset({"request_timeout", "team_added_to_org"})
+# Of these, what says that nothing was done; after a fatal_error some of it may have been.
+_UNPROCESSED = frozenset({"service_unavailable", "request_timeout"})
 
 _MINUTE = 60.0
 # Tiers 2 to 4, for each method in each workspace (docs.slack.dev, "Rate limits"); tier 5 is special.
@@ -45,10 +47,11 @@ def classify(response: Any, body: bytes | None) -> Judgement | None:
     hidden = response.status_code < 400
     if code in _LIMITED or response.status_code == 429:  # Too Many Requests
         return Judgement(verdict="neither", retryable=hidden or None, limited=True, code=code)
+    unprocessed = code in _UNPROCESSED
     if code in _UNWELL:
-        return Judgement(verdict="failure", retryable=True, code=code)
+        return Judgement(verdict="failure", retryable=True, unprocessed=unprocessed, code=code)
     if code in _PASSING:
-        return Judgement(verdict="neither", retryable=True, code=code)
+        return Judgement(verdict="neither", retryable=True, unprocessed=unprocessed, code=code)
     if response.status_code >= 500:  # the status says more than the code
         return Judgement(verdict="failure", code=code)
     return Judgement(verdict="success", retryable=False, code=code)

@@ -49,12 +49,14 @@ def classify(response: Any, body: bytes | None) -> Judgement | None:
         status = int(hidden[1])
         return replace(_by_status(status, hidden[1].decode()), retryable=status in _TRANSIENT)
     code = _code(json_object(body))
-    return None if code is None else _by_status(status, code)
+    return None if code is None and status != 412 else _by_status(status, code)
 
 
-def _by_status(status: int, code: str) -> Judgement:
+def _by_status(status: int, code: str | None) -> Judgement:
     if status == 429:  # Too Many Requests
         return Judgement(verdict="neither", limited=True, code=code)
+    if status == 412:  # two operations met in one conversation, and this one was refused
+        return Judgement(verdict="success", unprocessed=True, code=code)
     failed = status >= 500 and status not in (501, 505)  # HTTP's server errors
     return Judgement(verdict="failure" if failed else "success", code=code)
 
@@ -112,7 +114,7 @@ TEAMS = Profile(
     name="teams",
     classify=classify,
     reads_body=reads_body,
-    retry_statuses=frozenset({412, 509}),  # two operations met in one conversation; Graph's bandwidth limit
+    retry_statuses=frozenset({412, 509}),  # the latter is Graph's bandwidth limit
     rate_key=rate_key,
     secrets=re.compile(r"/webhook(?:b2)?/([^?#]+)|[?&]sig=([^&#]+)"),
 )
