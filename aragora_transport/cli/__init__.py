@@ -23,6 +23,8 @@ _COMMANDS = {
     "explain": "see what a policy does: its values, waits, worst case, and what it sends again",
     "simulate": "see how policies fare in an outage, in virtual time, before you choose one",
     "bench": "measure what each layer costs",
+    "rules": "write alert and recording rules for Prometheus",
+    "dashboard": "write a dashboard for Grafana",
 }
 
 
