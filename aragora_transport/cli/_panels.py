@@ -25,16 +25,16 @@ def _or_zero(part: str, whole: str) -> str:
 _CALLS = _rate("platform_requests_total", _OF_CALLS)
 _SENDS = _rate("platform_attempts_total", _OF_CALLS)
 _FAILED = _or_zero(_rate("platform_requests_total", f"{_OF_CALLS}, {FAILED}"), _CALLS)
-_SAVED = _rate("platform_retry_success_total", _OF_CALLS)
+_RETRIES = _rate("platform_retry_total", _OF_CALLS)
 
 
 def _new(family: str, by: str) -> str:
     return f"sum by ({by}) (increase({family}[$__range])) or vector(0)"
 
 
-def _quantile(percent: int, family: str, matching: str) -> str:
+def _quantiles(family: str, matching: str, *percents: int) -> tuple[tuple[str, str], ...]:
     buckets = _rate(f"{family}_bucket", matching, by="platform, le")
-    return f"histogram_quantile(0.{percent}, {buckets})"
+    return tuple((f"histogram_quantile(0.{p}, {buckets})", f"{{{{platform}}}} p{p}") for p in percents)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +76,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             title="Circuits not closed",
-            tells="Platforms with a circuit that is open or half-open.",
+            tells="Circuits that are open or half-open.",
             queries=(
-                (
-                    f"sum(max by (platform) (platform_circuit_breaker_state{{{OF_PLATFORM}}} > bool 0))",
-                    "open",
-                ),
+                (f'sum(platform_circuit_breaker_circuits{{{OF_PLATFORM}, state!="closed"}})', "circuits"),
             ),
             kind="stat",
             bad=1,
@@ -104,14 +101,16 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             title="Latency of calls",
             tells="To the end of the body, with all waits. The median, and what 1 of 20 and 1 of 100 exceed.",
-            queries=tuple(
-                (_quantile(p, "platform_request_latency_seconds", _OF_CALLS), f"{{{{platform}}}} p{p}")
-                for p in (50, 95, 99)
-            ),
+            queries=_quantiles("platform_request_latency_seconds", _OF_CALLS, 50, 95, 99),
             unit="s",
         ),
+        Panel(
+            title="Calls in flight",
+            tells="Calls under way, bodies included.",
+            queries=((f"sum by (platform) (platform_requests_in_flight{{{OF_PLATFORM}}})", "{{platform}}"),),
+        ),
     ),
-    "Attempts and retries": (
+    "Attempts": (
         Panel(
             title="Sends by outcome",
             tells="What the platform was sent and what came back: retries are in it, refused calls are not.",
@@ -125,11 +124,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             bad=1.5,
         ),
         Panel(
+            title="Latency of sends",
+            tells="Without our waits: how quick the platform is. The median, and what 1 of 20 exceeds.",
+            queries=_quantiles("platform_attempt_latency_seconds", _OF_CALLS, 50, 95),
+            unit="s",
+        ),
+    ),
+    "Retries": (
+        Panel(
             title="Retries, and calls that they saved",
             tells="Retries that save nothing are load without a use.",
             queries=(
-                (_rate("platform_retry_total", _OF_CALLS), "{{platform}} retries"),
-                (_or_zero(_SAVED, _rate("platform_retry_total", _OF_CALLS)), "{{platform}} saved"),
+                (_RETRIES, "{{platform}} retries"),
+                (_or_zero(_rate("platform_retry_success_total", _OF_CALLS), _RETRIES), "{{platform}} saved"),
             ),
             unit="reqps",
         ),
@@ -139,8 +146,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             queries=((_rate("platform_retry_refused_total", OF_PLATFORM, by="reason"), "{{reason}}"),),
             unit="reqps",
         ),
+        Panel(
+            title="Waits before retries",
+            tells="The median, and what 1 of 20 exceeds.",
+            queries=_quantiles("platform_retry_delay_seconds", OF_PLATFORM, 50, 95),
+            unit="s",
+        ),
     ),
-    "Circuits, rate limits and deadlines": (
+    "Circuits": (
         Panel(
             title="The worst circuit of each platform",
             tells="Open: nothing is sent. Half-open: a probe finds out whether the platform is back.",
@@ -150,6 +163,25 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             kind="state-timeline",
             states={"0": ("closed", "green"), "1": ("open", "red"), "2": ("half-open", "yellow")},
         ),
+        Panel(
+            title="Circuits by state",
+            tells="How many there are of each kind, over all processes.",
+            queries=((f"sum by (state) (platform_circuit_breaker_circuits{{{OF_PLATFORM}}})", "{{state}}"),),
+        ),
+        Panel(
+            title="Circuits that changed",
+            tells="A second, by the states that they went from and to.",
+            queries=(
+                (
+                    _rate(
+                        "platform_circuit_breaker_transitions_total", OF_PLATFORM, by="from_state, to_state"
+                    ),
+                    "{{from_state}} to {{to_state}}",
+                ),
+            ),
+        ),
+    ),
+    "Limits": (
         Panel(
             title="Attempts at the gates",
             tells="Allowed at once, or blocked: held for a rate limit, or refused.",
@@ -164,26 +196,38 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             title="Waits at the gates",
             tells="The median, and what 1 of 20 exceeds.",
-            queries=tuple(
-                (_quantile(p, "platform_rate_limit_wait_seconds", OF_PLATFORM), f"{{{{platform}}}} p{p}")
-                for p in (50, 95)
-            ),
+            queries=_quantiles("platform_rate_limit_wait_seconds", OF_PLATFORM, 50, 95),
             unit="s",
         ),
         Panel(
-            title="Calls out of time",
-            tells="The share of calls that reached their total time limit.",
+            title="Time limits that ran out",
+            tells="By limit: of one attempt, of the whole call, or of a body's silence.",
+            queries=((_rate("platform_deadline_exceeded_total", OF_PLATFORM, by="limit"), "{{limit}}"),),
+            unit="reqps",
+        ),
+    ),
+    "What failed inside of answers": (
+        Panel(
+            title="Bodies that died or stalled",
+            tells="After good headers; by error.",
             queries=(
                 (
-                    _or_zero(
-                        _rate("platform_requests_total", f'{_OF_CALLS}, status="deadline_exceeded"'), _CALLS
-                    )
-                    + f" / {_CALLS}",
-                    "{{platform}}",
+                    _rate("platform_body_failures_total", OF_PLATFORM, by="platform, error"),
+                    "{{platform}} {{error}}",
                 ),
             ),
-            unit="percentunit",
-            bad=0.01,
+            unit="reqps",
+        ),
+        Panel(
+            title="Failures by the platform's own code",
+            tells="Inside of answers whose status told of none.",
+            queries=(
+                (
+                    _rate("platform_api_errors_total", OF_PLATFORM, by="platform, code"),
+                    "{{platform}} {{code}}",
+                ),
+            ),
+            unit="reqps",
         ),
     ),
     "Telemetry": (

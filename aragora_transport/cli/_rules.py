@@ -47,7 +47,9 @@ RECORDED = {
     "platform:deadline_exceeded:ratio_rate5m": share(
         rate("platform_requests_total", 'status="deadline_exceeded"'), _REQUESTS
     ),
-    "platform:circuit_not_closed:max": "max by (platform) (platform_circuit_breaker_state > bool 0)",
+    "platform:circuits_not_closed:sum": (
+        'sum by (platform) (platform_circuit_breaker_circuits{state!="closed"})'
+    ),
     **{
         f"platform:request_latency_seconds:p{percent}_rate5m": f"histogram_quantile(0.{percent}, {_LATENCY})"
         for percent in (50, 95, 99)
@@ -99,11 +101,22 @@ ALERTS = (
     ),
     Alert(
         name="PlatformCircuitOpen",
-        expr="platform:circuit_not_closed:max == 1",
+        expr="platform:circuits_not_closed:sum > 0",
         lasting="2m",
         severity="critical",
         summary="A circuit of {{ $labels.platform }} stays open",
         description="For two minutes a circuit was open or half-open: calls are refused without being sent.",
+    ),
+    Alert(
+        name="PlatformCircuitFlapping",
+        expr=(
+            "sum by (platform) (increase(platform_circuit_breaker_transitions_total"
+            '{from_state="closed", to_state="open"}[15m])) > 4.5'
+        ),
+        lasting="0m",
+        severity="warning",
+        summary="A circuit of {{ $labels.platform }} opens again and again",
+        description="Circuits went from closed to open about five times in a quarter of an hour, or more.",
     ),
     Alert(
         name="PlatformLoadAmplified",

@@ -10,8 +10,5 @@ import pytest
 @pytest.fixture
 def prometheus_tools() -> None:
     """Skip, with the reason, where Prometheus is not installed."""
-    missing = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(
-            f"{' and '.join(missing)} not installed: apt-get install --no-install-recommends prometheus"
-        )
+    if shutil.which("prometheus") is None or shutil.which("promtool") is None:
+        pytest.skip("needs prometheus and promtool: apt-get install --no-install-recommends prometheus")
