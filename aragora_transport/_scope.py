@@ -154,11 +154,8 @@ class CallScope(httpx.AsyncBaseTransport):
 
 
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:
-    """What tells those who look on, and want to know, that a call begins: mostly that is one of them."""
-    told = [watcher.begun for watcher in watchers if watcher.begun is not None]
-    if len(told) > 1:
-        return lambda: [begun() for begun in told]
-    return told[0] if told else None
+    """What to call when a call begins: the one of those who look on that counts them, if it is there."""
+    return next((watcher.begun for watcher in watchers if watcher.begun is not None), None)
 
 
 async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor: Flavor) -> None:

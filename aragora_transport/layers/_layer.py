@@ -93,7 +93,7 @@ class Layer(httpx.AsyncBaseTransport):
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         """What the layer does. It hands on by `self.next(request, call)`, as often as it takes."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no cover  # each layer has its own
 
     async def handle_async_request(self, request: Any) -> Any:
         """As every transport: for clients, and for transports of others that stand around this one."""

@@ -168,7 +168,7 @@ class RateLimitTransport(Layer):
 
     def _until_quota(self, response: Any, call: Call) -> float | None:
         """Seconds that an answer leaves nothing of a quota for; not asked where none speaks of one."""
-        if any(b"ratelimit" in name.lower() for name, _ in response.headers.raw):
+        if any("ratelimit" in name.lower() for name in response.headers):
             self._looks = math.inf
             return quota_wait(response.headers, call.clock.time()) or None
         self._looks -= 1

@@ -130,7 +130,8 @@ def test_frames_are_counted_alike_by_both_ways():
 @pytest.mark.skipif(counts.monitoring is None, reason="Python 3.11 cannot count bytecodes")
 @pytest.mark.parametrize("names", stacks.OFF)
 def test_what_a_layer_executes_is_found_by_its_file(names):
-    assert counts.executed_in(names, stacks.stack()) > 0
+    looks_on = names == "log"  # which has nothing to do while all goes well
+    assert (counts.executed_in(names, stacks.stack()) > 0) != looks_on
 
 
 def table_of(**whole):

@@ -526,6 +526,14 @@ async def test_a_poll_that_fails_is_told_of_and_made_again_ever_more_seldom():
     assert [result.retry_after for result in told] == [99.0]
 
 
+async def test_a_poll_that_fails_and_interests_nobody_is_made_again():
+    telegram = Telegram(error(400, "Bad Request"), ok([update(1)]))
+    async for found in telegram.bot.poll():
+        assert found["update_id"] == 1
+        break
+    assert len(telegram.sent) == 2
+
+
 async def test_a_loop_over_updates_ends_when_its_error_handler_raises():
     def stop(result):
         raise PermissionError(result.error)
