@@ -38,7 +38,7 @@ class Probe:
 
     __slots__ = ("era", "since")
 
-    closed = False
+    closed = free = False
     hook: Hook | None = None  # each has one of its own
 
     def __init__(self, era: Era, since: float) -> None:

@@ -63,8 +63,9 @@ class BreakerTransport(Layer):
 
     async def handle(self, request: Any, call: Call) -> Any:
         circuit = self._only or self._circuit(request, call)
-        era = circuit.era
-        permit = era if era.free else self._admit(circuit, request, call)
+        permit: Permit = circuit.era
+        if not permit.free:
+            permit = self._admit(circuit, request, call)
         try:
             response = await self.next(request, call)
             if response.status_code < 400 and self._plain and permit.closed:

@@ -63,20 +63,20 @@ class RateLimitTransport(Layer):
         self._everything = (Bucket(platform),)
 
     async def handle(self, request: Any, call: Call) -> Any:
-        held: tuple[Gate, ...] = ()
-        if self._gates or self._keeps_all:  # else no gate is closed
-            held = await self._pass(request, call)
-        call.gates_passed += 1
         if self._counts_flight:
-            return await self._followed(request, call, held)
+            return await self._followed(request, call)
+        if self._gates or self._keeps_all:  # else no gate is closed
+            await self._pass(request, call)
+        call.gates_passed += 1
         response = await self.next(request, call)
         if response.status_code == 429 or self._watches:  # Too Many Requests
             await self._heed(response, request, call)
         return response
 
-    async def _followed(self, request: Any, call: Call, held: tuple[Gate, ...]) -> Any:
+    async def _followed(self, request: Any, call: Call) -> Any:
         """Where requests under way are counted: until the body has ended, however it does."""
-        ended = self._end_of_flight(held)
+        ended = self._end_of_flight(await self._pass(request, call))
+        call.gates_passed += 1
         try:
             response = await self.next(request, call)
             await self._heed(response, request, call)
