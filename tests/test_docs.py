@@ -36,8 +36,9 @@ from aragora_transport import (
 )
 from aragora_transport._call import Attempt, Call
 from aragora_transport._clock import SYSTEM
-from aragora_transport.cli import _demo_state, _demo_text
+from aragora_transport.cli import _demo_state, _demo_text, _panels
 from aragora_transport.cli._flaky_api import PHASES
+from aragora_transport.cli._rules import ALERTS, RECORDED
 from aragora_transport.layers import _families, configure_logging, metrics
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
@@ -338,6 +339,32 @@ def test_the_demos_tables_have_the_rows_that_the_demo_prints(page):
     width = max(map(len, labels))
     assert [line[:width].strip() for line in totals.splitlines()[1:]] == labels
     assert [line.split("  ")[0] for line in phases.splitlines()[1:]] == [phase.name for phase in PHASES]
+
+
+def test_the_runbook_has_a_part_for_each_alert():
+    rows = [[code_or_link(cell) for cell in row[:3]] for row in rows_of("runbook.md", "alert")]
+    assert rows == [[alert.name, alert.severity, alert.lasting] for alert in ALERTS]
+    text = (DOCS / "runbook.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [alert.name for alert in ALERTS]
+    for part in text.split("\n## ")[1:]:
+        assert re.findall(r"^\*\*(.*?)\*\*", part, re.MULTILINE) == ["It means", "Look at", "Do"]
+    titles = {panel.title for row in _panels.ROWS.values() for panel in row}
+    assert set(re.findall(r'"([A-Z][^"]*)"', " ".join(text.split()))) <= titles
+
+
+def code_or_link(cell):
+    """The cell's text, without the link that it may be."""
+    return re.sub(r"\[(\w+)\]\(#\w+\)", r"\1", cell)
+
+
+def test_the_recorded_series_and_the_panels():
+    assert [code(row[0]) for row in rows_of("dashboards.md", "series")] == list(RECORDED)
+    panels = {row: [panel.title for panel in panels] for row, panels in _panels.ROWS.items()}
+    assert {row: titles.split("; ") for row, titles in rows_of("dashboards.md", "row")} == panels
+    text = (DOCS / "dashboards.md").read_text(encoding="utf-8")
+    assert f"`SUCCESS: {len(ALERTS) + len(RECORDED)} rules found`" in text
+    assert f"{len(ALERTS)} alerts" in text
+    assert f"The other {len(RECORDED)} rules" in text
 
 
 def test_the_newest_version_of_the_changelog_is_this_one():

@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -39,6 +40,7 @@ from aragora_transport.testing import Hang, Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
 
+DOCS = Path(__file__).parents[2] / "docs"
 EVEN = Policy(retry=RetryPolicy(wait=lambda _: 1.0))
 OURS = "aragora_transport."
 TARGET = {"http.request.method": "GET", "server.address": "platform.test", "server.port": 80}
@@ -68,18 +70,23 @@ class Telemetry:
         return attempts, calls
 
     @property
-    def durations(self):
-        """Count and sum of the histogram's points, by what they have beside the target."""
+    def points(self):
+        """What the histogram has."""
         (metric,) = self._reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
         assert (metric.name, metric.unit) == ("http.client.request.duration", "s")
         assert {point.explicit_bounds[-1] for point in metric.data.data_points} == {10.0}
-        assert all(point.attributes.items() >= TARGET.items() for point in metric.data.data_points)
+        return metric.data.data_points
+
+    @property
+    def durations(self):
+        """Count and sum of each point, by what it has beside the target."""
+        assert all(point.attributes.items() >= TARGET.items() for point in self.points)
         return {
             tuple(v for k, v in point.attributes.items() if k not in TARGET): (
                 point.count,
                 round(point.sum, 6),
             )
-            for point in metric.data.data_points
+            for point in self.points
         }
 
 
@@ -276,6 +283,24 @@ async def test_the_version_of_the_protocol_is_told(world, telemetry):
 
     await world.get(world.stack(world.httpx.MockTransport(answer), tracing=telemetry.tracing))
     assert telemetry.spans[0][0].attributes["network.protocol.version"] == "1.1"
+
+
+async def test_the_docs_name_every_attribute_of_call_attempt_and_metric(world, telemetry):
+    def answer(_):
+        return world.httpx.Response(503, extensions={"http_version": b"HTTP/2"})
+
+    stack = world.stack(world.httpx.MockTransport(answer), policy=EVEN, tracing=telemetry.tracing)
+    await world.request(stack, "PROPFIND")
+    attempts, calls = telemetry.spans
+    seen = [{name for span in spans for name in span.attributes} for spans in (calls, attempts)]
+    seen.append(set(telemetry.points[0].attributes))
+    told = [set(), set(), set()]
+    table = (DOCS / "opentelemetry.md").read_text(encoding="utf-8").partition("| attribute |")[2]
+    for names, *marks in re.findall(r"^\| (`.*`) \| (\S+) \| (\S+) \| (\S+) \|", table, re.MULTILINE):
+        for column, mark in zip(told, marks, strict=True):
+            if mark == "yes":
+                column.update(re.findall(r"`([^`]+)`", names))
+    assert told == seen
 
 
 async def test_nothing_is_sent_to_the_platform_where_that_is_switched_off(world, telemetry):
