@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import json
 import re
 import runpy
 import ssl
@@ -15,8 +17,12 @@ from aragora_transport.connectors import (
     Answer,
     ChatPlatformConnector,
     DiscordConnector,
+    SlackConnector,
+    TeamsConnector,
     TelegramConnector,
+    webhooks,
 )
+from aragora_transport.connectors._clouds import CLOUDS
 from aragora_transport.connectors._connector import Connector
 from aragora_transport.connectors._settings import ConnectorOptions
 from aragora_transport.testing import ConnectorContract, ManualClock, Reply, ScriptedTransport
@@ -40,11 +46,12 @@ def codes(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
-def answer(text):
-    """A reply from `400 {"a": 1}`."""
+def answer(text, *headers):
+    """A reply from `400 {"a": 1}` and `Retry-After: 5`."""
     status, _, body = text.partition(" ")
     kind = "application/json" if body.startswith("{") else "text/html"
-    return Reply(status=int(status), body=body.encode(), headers={"content-type": kind})
+    fields = dict(header.split(": ") for header in headers)
+    return Reply(status=int(status), body=body.encode(), headers={"content-type": kind, **fields})
 
 
 def row_of(told, result):
@@ -59,21 +66,48 @@ def row_of(told, result):
 
 
 HOOK = (8, "webhook-token")
-PAGES = {
-    "telegram.md": ("Telegram answers", TelegramConnector, lambda bot: bot.send_message(7, "hi")),
-    "discord.md": ("Discord answers", DiscordConnector, lambda bot: bot.execute_webhook(HOOK, "hi")),
+SLACK_HOOK = "https://hooks.slack.com/services/T/B/X"
+TEAMS_HOOK = "https://x.webhook.office.com/webhookb2/1"
+ANSWERS = {  # page, first cell of its table, connector, and the request that is answered
+    "Telegram": ("telegram.md", "Telegram answers", TelegramConnector, lambda bot: bot.send_message(7, "hi")),
+    "Discord": (
+        "discord.md",
+        "Discord answers",
+        DiscordConnector,
+        lambda bot: bot.execute_webhook(HOOK, "hi"),
+    ),
+    "Slack": ("slack.md", "Slack answers", SlackConnector, lambda app: app.send_message("C1", "hi")),
+    "Slack's webhook": (
+        *("slack.md", "a webhook answers", SlackConnector),
+        lambda app: app.post_webhook(SLACK_HOOK, "hi"),
+    ),
+    "Teams": ("teams.md", "Teams answers", TeamsConnector, lambda bot: bot.send_message("19:x", "hi")),
+    "Teams' webhook": (
+        *("teams.md", "a webhook answers", TeamsConnector),
+        lambda bot: bot.post_incoming_webhook(TEAMS_HOOK, "hi"),
+    ),
 }
+PAGES = {page: make for page, _, make, _ in ANSWERS.values()}
 
 
-@pytest.mark.parametrize("page", PAGES)
-async def test_the_table_of_answers_is_what_the_connector_makes_of_them(page):
-    first, make, send = PAGES[page]
+def with_login(step):
+    """The same, of a server that Microsoft's login is at, too."""
+    token = Reply(
+        body=b'{"access_token": "t", "expires_in": 3600}', headers={"content-type": "application/json"}
+    )
+    return lambda request: token if "login" in request.url.host else step
+
+
+@pytest.mark.parametrize("table", ANSWERS)
+async def test_the_table_of_answers_is_what_the_connector_makes_of_them(table):
+    page, first, make, send = ANSWERS[table]
+    secrets = ("an-id", "a-secret") if make is TeamsConnector else ("a-token",)
     rows = rows_of(page, first)
     made = []
     for row in rows:
         clock = ManualClock()
-        network = ScriptedTransport(answer(codes(row[0])[0]), clock=clock)
-        made.append(row_of(row[0], await send(make("a-token", transport=network, clock=clock))))
+        network = ScriptedTransport(with_login(answer(*codes(row[0]))), clock=clock)
+        made.append(row_of(row[0], await send(make(*secrets, transport=network, clock=clock))))
     assert made == rows
 
 
@@ -81,12 +115,92 @@ async def test_the_table_of_answers_is_what_the_connector_makes_of_them(page):
 def test_the_table_of_operations_names_every_method(page):
     own = {
         name
-        for kind in PAGES[page][1].__mro__
-        if kind.__name__.startswith(("Telegram", "Discord"))
+        for kind in PAGES[page].__mro__
+        if kind.__name__.startswith(("Telegram", "Discord", "Slack", "Teams"))
         for name in vars(kind)
         if not name.startswith("_") and callable(getattr(kind, name))
     }
-    assert {name for row in rows_of(page, "method") for name in codes(row[0])} == own - {"read"}
+    named = {name for row in rows_of(page, "method") for name in codes(row[0])}
+    assert named == own - {"read", "aclose"}
+
+
+@pytest.mark.parametrize("page", ["discord.md", "slack.md", "teams.md"])
+async def test_what_the_table_of_operations_calls_sent_again_is(page):
+    """Those that are told by yes or no; how each is called is in the connector's own tests."""
+    requests = runpy.run_path(str(Path(__file__).parent / f"test_{page[:-3]}.py"))
+    told = {name: row[-1] for row in rows_of(page, "method") for name in codes(row[0])}
+    calls = {**requests["REQUESTS"], **requests.get("GRAPH_REQUESTS", {})}
+    secrets = ("an-id", "a-secret", "t") if page == "teams.md" else ("a-token",)
+    for name in sorted(calls.keys() & told.keys()):
+        again = {"no": 1, "never": 1, "yes": 2}.get(told[name].partition(":")[0])
+        if again is not None:
+            sent = []
+
+            def count(request, sent=sent):
+                sent.extend([] if "login" in request.url.host else [request])
+                return 500
+
+            clock = ManualClock()
+            network = ScriptedTransport(
+                lambda request, count=count: with_login(count(request))(request), clock=clock
+            )
+            await calls[name][0](PAGES[page](*secrets, transport=network, clock=clock))
+            assert (name, min(len(sent), 2)) == (name, again)
+
+
+def test_slacks_methods_are_named_and_sent_as_the_table_says():
+    requests = runpy.run_path(str(Path(__file__).parent / "test_slack.py"))
+    for name, (_, method, encoding, _) in requests["REQUESTS"].items():
+        rows = [row for row in rows_of("slack.md", "method") if name in codes(row[0])]
+        for row in rows:
+            assert (codes(row[1])[0], row[2].lower()) == (method, encoding or "")
+
+
+def test_teams_clouds_and_arguments():
+    rows = rows_of("teams.md", "cloud")
+    assert [(codes(row[0])[0], tuple(codes(row[1])), codes(row[2])[0]) for row in rows] == [
+        (name, cloud.hosts, cloud.login) for name, cloud in CLOUDS.items()
+    ]
+    parameters = list(inspect.signature(TeamsConnector).parameters.values())[:-1]
+    true = [
+        (p.name, "required" if p.default is p.empty else f"`{p.default!r}`".replace("'", '"'))
+        for p in parameters
+    ]
+    assert [(codes(row[0])[0], row[1]) for row in rows_of("teams.md", "argument")] == true
+
+
+# --- webhooks ---
+
+
+def test_the_table_of_webhooks_names_their_secrets_and_headers():
+    requests = runpy.run_path(str(Path(__file__).parent / "test_webhooks.py"))
+    true = []
+    for webhook, headers, _ in requests["VECTORS"].values():
+        (parameter,) = inspect.signature(type(webhook)).parameters
+        true.append((f"{type(webhook).__name__}({parameter})", set(headers)))
+    rows = rows_of("webhooks.md", "webhook")
+    assert sorted((codes(row[0])[0], set(codes(row[1]))) for row in rows) == sorted(true)
+    assert f"{webhooks.WINDOW:g} seconds" in rows[1][2]
+    assert [codes(row[0])[0] for row in rows_of("webhooks.md", "method")] == ["verify", "parse", "receive"]
+
+
+@pytest.mark.parametrize("kind", [webhooks.Delivery, webhooks.WebhookEvent])
+def test_the_tables_of_what_a_webhook_gives_have_all_fields(kind):
+    true = [
+        (field.name, "required" if field.default is dataclasses.MISSING else f"`{field.default}`")
+        for field in dataclasses.fields(kind)
+    ]
+    assert [(codes(row[0])[0], row[1]) for row in rows_of("webhooks.md", f"`{kind.__name__}`")] == true
+
+
+def test_the_table_of_events_is_what_they_are_read_as():
+    requests = runpy.run_path(str(Path(__file__).parent / "test_webhooks.py"))
+    for platform, body, kind, reply in rows_of("webhooks.md", "platform"):
+        event = requests["VECTORS"][platform.lower()][0].parse({}, codes(body)[0].encode())
+        assert (event.kind, event.reply) == (codes(kind)[0], json.loads(codes(reply)[0]) if reply else None)
+
+
+# --- writing one ---
 
 
 def test_the_keywords_of_a_request():

@@ -36,9 +36,12 @@ from aragora_transport.connectors import (
     Answer,
     ChatPlatformConnector,
     DiscordConnector,
+    SlackConnector,
+    TeamsConnector,
     TelegramConnector,
     segment,
 )
+from aragora_transport.connectors.webhooks import SlackWebhook, WebhookEvent
 from aragora_transport.events import (
     AttemptFinished,
     BodyFailed,
@@ -327,6 +330,18 @@ async def connectors() -> None:
     async for page in discord.iter_history(7, before="9"):
         assert_type(page, ConnectorResult)
     await discord.aclose()
+    async with SlackConnector.rotating(
+        "id", "secret", "xoxe-1", save=print, base_url="https://x.test"
+    ) as slack:
+        assert_type(slack, SlackConnector)
+        await slack.upload_file("C1", b"x", title="t")
+        async for page in slack.iter_channels(types=["im"]):
+            assert_type(page.data, Any | None)
+    async with TeamsConnector("id", "secret", "tenant", cloud="usgov", store="x.sqlite3") as teams:
+        assert_type(await teams.remember({}), ConnectorResult)
+        await teams.post_incoming_webhook("https://x.test", cards=[{"type": "AdaptiveCard"}])
+    delivery = SlackWebhook("secret").receive([(b"X-Slack-Signature", b"v0=")], b"{}")
+    assert_type(delivery.event, WebhookEvent | None)
 
 
 class MyConnector(ChatPlatformConnector):
