@@ -99,14 +99,24 @@ class Gate:
 class Place:
     """One that waits: at which gates, in the order of arrival, and in whose line it stands now."""
 
-    __slots__ = ("began", "gate", "gates", "number", "until", "waiter")
+    __slots__ = ("began", "deadline", "gate", "gates", "longest", "number", "until", "waiter")
 
     def __init__(
-        self, gates: tuple[Gate, ...], gate: Gate, number: int, waiter: Waiter, began: float
+        self,
+        gates: tuple[Gate, ...],
+        gate: Gate,
+        *,
+        number: int,
+        waiter: Waiter,
+        began: float,
+        deadline: float,
+        longest: float,
     ) -> None:
         self.gates = gates
         self.gate = gate
         self.number = number
         self.waiter = waiter
         self.began = began
+        self.deadline = deadline
+        self.longest = longest  # seconds from when a gate is closed anew
         self.until: float | None = None  # when to look again

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from aragora_transport._clock import Waiter
@@ -18,7 +19,6 @@ from aragora_transport._gate import Gate, Place
 from aragora_transport._rate import Pace, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from random import Random
 
     from aragora_transport._call import Interrupter
@@ -83,8 +83,11 @@ class Gates(OrderedDict[str, Gate]):
             # Some may wait yet where the platform's own name was unknown.
             for each in {gate: None, self.get(bucket.key, gate): None}:
                 each.close(now, seconds, self._rng)
+                turn_at = each.turn_at(0)
+                # Those alone for whom it is too late now: a long line is not woken for every 429.
                 for place in each.line:
-                    place.waiter.wake()  # for some it may have become too late
+                    if turn_at >= place.deadline or turn_at - now > place.longest:
+                        place.waiter.wake()
             return gate.opens_at
 
     def name(self, bucket: Bucket, told: str) -> None:
@@ -112,24 +115,25 @@ class Gates(OrderedDict[str, Gate]):
         wait also ends when `interrupter` begins to refuse: the attempt would come to nothing. A caller that
         is cancelled has taken nothing, and gives its place in the line up.
         """
-        me = self._come(buckets, Waiter(self._clock, blocking=blocking))
+        waiter = Waiter(self._clock, blocking=blocking)
+        me = self._come(buckets, waiter, math.inf if deadline is None else deadline, longest)
         if interrupter is not None:
             interrupter.watch(me.waiter)
         try:
-            hold = self._turn(me, deadline, longest, most)
+            hold = self._turn(me, most)
             while hold is None:
                 if interrupter is not None and interrupter.refusing() is not None:
                     return Hold(me.gate.key)
                 if await me.waiter.wait(me.until):
                     me.waiter.woken = False
-                hold = self._turn(me, deadline, longest)
+                hold = self._turn(me)
             return hold
         finally:
             if interrupter is not None:
                 interrupter.unwatch(me.waiter)
             self._go(me)
 
-    def _come(self, buckets: tuple[Bucket, ...], waiter: Waiter) -> Place:
+    def _come(self, buckets: tuple[Bucket, ...], waiter: Waiter, deadline: float, longest: float) -> Place:
         with self._lock:
             gates = tuple(
                 map(self._made, buckets)
@@ -139,7 +143,15 @@ class Gates(OrderedDict[str, Gate]):
             for gate in gates:
                 gate.expected += 1
             gate = self._holder(gates, now, self._arrivals) or gates[0]  # it has opened this very moment
-            me = Place(gates, gate, self._arrivals, waiter, now)
+            me = Place(
+                gates,
+                gate,
+                number=self._arrivals,
+                waiter=waiter,
+                began=now,
+                deadline=deadline,
+                longest=longest,
+            )
             gate.line.append(me)
             return me
 
@@ -148,13 +160,13 @@ class Gates(OrderedDict[str, Gate]):
         with self._lock:
             for gate in me.gates:
                 gate.expected -= 1
-            if me in me.gate.line:
-                me.gate.line.remove(me)
+            line = me.gate.line
+            at = bisect_left(line, me.number, key=_number)
+            if at < len(line) and line[at] is me:
+                del line[at]
             _wake(me.gate)
 
-    def _turn(
-        self, me: Place, deadline: float | None, longest: float, most: int | None = None
-    ) -> Hold | None:
+    def _turn(self, me: Place, most: int | None = None) -> Hold | None:
         """Whether it is the caller's turn; `None` while it may still come in time. `most`: who just came."""
         with self._lock:
             now = self._clock.monotonic()
@@ -169,20 +181,21 @@ class Gates(OrderedDict[str, Gate]):
                 self._move(me, other)
                 gate = other
             turn_at = gate.turn_at(0 if most is None else len(gate.line) - 1)
-            give_up = None if longest == math.inf else me.began + longest
+            give_up = me.began + me.longest
             refused = None
-            if turn_at - now > longest:
+            if turn_at - now > me.longest:
                 refused = "wait_too_long"
-            elif deadline is not None and max(now, turn_at) >= deadline:
+            elif max(now, turn_at) >= me.deadline:
                 refused = "deadline"
             elif most is not None and len(gate.line) > most:
                 refused = "queue_full"
-            elif gate.full and give_up is not None and now >= give_up:
+            elif gate.full and now >= give_up:
                 refused = "in_flight"
             if refused is not None:
                 return Hold(gate.key, refused=refused, left=max(0.0, turn_at - now))
-            look_again = give_up if gate.full else gate.next_at if gate.line[0] is me else None
-            me.until = min((at for at in (look_again, deadline) if at is not None), default=None)
+            look_again = give_up if gate.full else gate.next_at if gate.line[0] is me else math.inf
+            until = min(look_again, me.deadline)
+            me.until = None if until == math.inf else until
             return None
 
     @staticmethod
@@ -203,7 +216,7 @@ class Gates(OrderedDict[str, Gate]):
         for place in left.line:
             if gate in place.gates:
                 place.gate = gate
-                insort(gate.line, place, key=lambda each: each.number)
+                insort(gate.line, place, key=_number)
             else:
                 staying.append(place)
         left.line = staying
@@ -223,16 +236,22 @@ class Gates(OrderedDict[str, Gate]):
             if policy.published:
                 rates += [Window(requests, seconds) for requests, seconds in bucket.rates]
             gate = self[key] = Gate(key, tuple(rates), policy.max_in_flight)
+            self._forget(gate)
         self.move_to_end(key)
-        excess = len(self) - self._policy.max_keys
-        if excess > 0:
-            self._forget(excess, gate)
         return gate
 
-    def _forget(self, number: int, kept: Gate) -> None:
-        idle: Iterable[Gate] = [gate for gate in self.values() if gate is not kept and gate.idle]
-        for gate in list(idle)[:number]:
-            del self[gate.key]
+    def _forget(self, kept: Gate) -> None:
+        """Make room: two are looked at for each that is made, so that many which are in use cost no more."""
+        for gate in list(islice(self.values(), 2)):
+            if len(self) > self._policy.max_keys and gate is not kept:
+                if gate.idle:
+                    del self[gate.key]
+                else:
+                    self.move_to_end(gate.key)
+
+
+def _number(place: Place) -> int:
+    return place.number
 
 
 def _wake(gate: Gate) -> None:
