@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aragora_transport._flavor import Flavor
     from aragora_transport._scope import CallScope
     from aragora_transport._tokens import Held
-    from aragora_transport.events import Event, Observers
+    from aragora_transport.events import Event, Observers, RefusalReason
 
 CALL = "aragora_transport.call"  # in request.extensions, while it runs
 
@@ -78,6 +78,7 @@ class Call:
     error: str | None = None
     hidden: str | None = None  # the failure inside an answer whose status tells of none
     retry_after: float | None = None  # a wait the platform asked for that ended the call
+    refused: RefusalReason | None = None  # why a failure that is sent again as a rule was not
     deadline: float | None = None  # when the clock reads this, the call is over
     total: float | None = None  # the limit that the deadline came from, for error messages
     idle: float | None = None  # the longest silence of the body

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 import reprlib
 import secrets
-import threading
-import weakref
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote
@@ -19,6 +17,8 @@ import httpx
 
 from aragora_transport._call import CALL
 from aragora_transport._flavor import flavor_of
+from aragora_transport._redact import TELLING, secrets_lock
+from aragora_transport._redact import secrets as alive
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,10 +33,6 @@ Origin = tuple[bytes, bytes, int | None]  # scheme, host, port; `None` is the sc
 _NAME = re.compile(r"[A-Za-z0-9._~-]+")  # what httpx leaves as it is in any part of a URL
 _UNSENDABLE = re.compile(r"[^\x20-\x7e]")
 _IN_PATH = "/:@!$&'()*+,;=~"  # RFC 3986, 3.3: these mean themselves in a path
-_TELLING = 6  # characters: anything shorter also stands in headers by chance
-
-_alive: weakref.WeakSet[Secret] = weakref.WeakSet()
-_alive_lock = threading.Lock()
 
 
 class Secret:
@@ -71,8 +67,8 @@ class Secret:
         if not self.origins:
             raise ValueError(f"Secret(name={name!r}, origin=...) names no origin: it could go nowhere")
         self.forms = tuple(dict.fromkeys((self._value, self.in_path, self.in_query)))
-        with _alive_lock:
-            _alive.add(self)
+        with secrets_lock:
+            alive.add(self)
 
     def reveal(self) -> str:
         """The token itself: for what sends it, never for what shows or keeps it."""
@@ -114,8 +110,8 @@ class Secret:
 
 def secrets_alive() -> list[Secret]:
     """Every secret that somebody still holds: what redaction of foreign text looks for."""
-    with _alive_lock:
-        return list(_alive)
+    with secrets_lock:
+        return list(alive)
 
 
 def sendable(given: object, what: str) -> str:
@@ -227,7 +223,7 @@ def hidden(text: str, used: Collection[Secret]) -> str:
     """`text` with placeholders where it repeats a secret."""
     for secret in used:
         for form in secret.forms:
-            if len(form) >= _TELLING:
+            if len(form) >= TELLING:
                 text = text.replace(form, secret.placeholder)
     return text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from prometheus_client import CollectorRegistry, write_to_textfile
 
-from aragora_transport.layers.logs import configure_logging
+from aragora_transport.layers import configure_logging
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -285,6 +285,7 @@ class Resending:
     def _refuse(self, reason: RefusalReason) -> bool:
         """Tell why there will be no other attempt. Always false: "not again"."""
         call = self._call
+        call.refused = reason
         if self._outcome.judged is not None:
             call.retry_after = self._outcome.judged.wait
         call.emit(

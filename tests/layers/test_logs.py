@@ -17,7 +17,13 @@ from aragora_transport import (
     call_options,
     correlation_scope,
 )
-from aragora_transport.layers import LogTransport, RetryTransport, configure_logging
+from aragora_transport.layers import (
+    LogTransport,
+    RetryTransport,
+    TokenRefused,
+    TokenSource,
+    configure_logging,
+)
 from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +104,8 @@ async def test_every_failed_attempt_is_one_warning(world, caplog):
     ("status", "level"),
     [
         (400, "INFO"),
-        (401, "INFO"),
+        (401, "ERROR"),
+        (403, "INFO"),
         (404, "INFO"),
         (422, "INFO"),
         (429, "WARNING"),
@@ -106,7 +113,7 @@ async def test_every_failed_attempt_is_one_warning(world, caplog):
         (501, "WARNING"),
     ],
 )
-async def test_a_final_answer_is_a_warning_only_where_the_platform_is_at_fault(world, caplog, status, level):
+async def test_a_final_answer_is_as_serious_as_what_somebody_has_to_do_about_it(world, caplog, status, level):
     await world.get(world.layer(LogTransport, world.scripted(status), platform="slack"))
     (record,) = ours(caplog)
     assert (record.levelname, record.getMessage()) == (
@@ -210,12 +217,45 @@ async def test_a_gate_is_logged_as_it_holds_and_as_it_refuses(world, caplog):
     assert extras(held).keys() == GUIDES | {"event", "rate_key"}
 
 
-async def test_a_retryable_failure_that_is_not_sent_again_says_why(world, caplog):
+async def test_a_retryable_failure_that_is_not_sent_again_is_one_record_that_says_why(world, caplog):
     stack = world.stack(world.scripted(Reply(status=503, headers={"retry-after": "600"})))
     await world.get(stack)
-    reason, failed = ours(caplog)
-    assert reason.getMessage() == "test GET is not sent again: retry_after_too_long"
-    assert (reason.levelname, reason.reason, failed.levelname) == ("INFO", "retry_after_too_long", "WARNING")
+    (failed,) = ours(caplog)
+    assert failed.getMessage() == "test GET failed (attempt 1/3): HTTP 503"
+    assert (failed.levelname, failed.event, failed.reason) == ("WARNING", "failed", "retry_after_too_long")
+    assert extras(failed).keys() == GUIDES | {"event", "error", "reason"}
+
+
+async def test_an_answer_that_the_policy_sends_again_in_vain_is_no_success(world, caplog):
+    policy = Policy(retry=RetryPolicy(max_attempts=2, statuses={202}))
+    await world.get(world.stack(world.scripted(202), policy=policy))
+    assert [(r.event, r.status_code, r.levelname) for r in ours(caplog)] == [
+        ("retry", 202, "WARNING"),
+        ("failed", 202, "INFO"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["LocalProtocolError", "UnsupportedProtocol", "KeyError"])
+async def test_a_request_that_can_never_be_sent_is_an_error(world, caplog, kind):
+    error = getattr(world.httpx, kind, KeyError)
+    with pytest.raises(error):
+        await world.get(world.stack(world.scripted(error)))
+    assert [(r.levelname, r.event, r.error.split(":")[0]) for r in ours(caplog)] == [
+        ("ERROR", "failed", kind)
+    ]
+
+
+@pytest.mark.parametrize(("retryable", "level"), [(False, "ERROR"), (True, "WARNING")])
+async def test_no_token_is_an_error_where_asking_again_does_not_help(world, caplog, retryable, level):
+    class Refused(TokenSource):
+        async def fetch(self, *, blocking, clock):
+            raise TokenRefused("invalid_grant", retryable=retryable)
+
+    source = Refused(origin="http://platform.test")
+    stack = world.stack(world.scripted(200), auth=source, policy=Policy(retry=None))
+    with pytest.raises(world.httpx.TransportError, match="no token"):
+        await world.get(stack)
+    assert [(r.levelname, r.event) for r in ours(caplog)] == [(level, "failed")]
 
 
 async def test_a_handler_that_raises_changes_no_call(world):
@@ -240,7 +280,7 @@ async def test_json_lines_hold_what_the_record_holds(world, lines):
         await world.get(stack)
         await world.get(stack)
     written = lines()
-    assert [line["event"] for line in written] == ["retry", "failed", "circuit", "not_retried", "failed"]
+    assert [line["event"] for line in written] == ["retry", "failed", "circuit", "failed"]
     for line in written:
         assert line.keys() >= GUIDES | {"timestamp", "level", "name", "message", "event"}
         assert (line["name"], line["correlation_id"], line["connector"]) == (
