@@ -20,7 +20,7 @@ from aragora_transport.cli._panels import ROWS
 from aragora_transport.cli._rules import ALERTS, RECORDED
 from aragora_transport.testing import Hang, ManualClock, Reply, ScriptedTransport
 
-ENOUGH = 20.0  # seconds, of which it needs a tenth on an idle machine
+ENOUGH = 60.0  # seconds; it takes 6, of which Prometheus waits 5 until it first looks
 LIMITED = Reply(status=429, headers={"retry-after": "2"})
 PLATFORMS = {  # what each answers, over and over
     "healthy": [200],
@@ -33,6 +33,7 @@ PLATFORMS = {  # what each answers, over and over
         Reply(headers={"content-type": "application/json"}, body=b'{"ok": false, "error": "not_in_channel"}')
     ],
 }
+SENDS = [("healthy", 0.9, 1.1), ("flaky", 1.8, 2.2), ("down", 0.0, 0.9)]  # for each call
 TROUBLES = {  # which alerts wait for their time, and of whom
     ("PlatformDown", "down"),
     ("PlatformCircuitOpen", "down"),
@@ -194,7 +195,10 @@ def test_every_panel_and_every_rule_has_data_in_an_outage(prometheus, outage, ca
     rules = [rule for group in prometheus.ask("/rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(ALERTS) + len(RECORDED)
     assert {(rule["health"], rule.get("lastError", "")) for rule in rules} == {("ok", "")}
-    sends = prometheus.values("platform:attempts_per_request:ratio_rate5m")
-    assert (sends["healthy"], sends["flaky"]) == pytest.approx((1.0, 2.0))
-    assert sends["down"] < 1.0
+
+    def about_right():
+        sends = prometheus.values("platform:attempts_per_request:ratio_rate5m")
+        return {name for name, low, high in SENDS if low <= sends[name] <= high}
+
+    until_all({name for name, *_ in SENDS}, about_right, outage)
     assert prometheus.values("platform:circuits_not_closed:sum")["down"] == 1.0
