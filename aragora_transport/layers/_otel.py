@@ -8,8 +8,9 @@ https://opentelemetry.io/docs/specs/semconv/http/
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
+
+from aragora_transport._redact import HIDDEN, one_line, redact
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -25,12 +26,6 @@ _METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )  # RFC 9110, 9.1 and RFC 5789: others become _OTHER
 _PORTS = {"http": 80, "https": 443}
-_REDACTED = "REDACTED"
-# A query parameter with one of these words in its name holds no page number.
-_SECRET_NAME = re.compile(
-    r"token|secret|passw|signature|credential|session|api.?key|access.?key|auth|^(?:key|sig|code|pwd|hm|ticket)$",
-    re.IGNORECASE,
-)
 
 
 class Tracing:
@@ -141,21 +136,13 @@ def outcome_of(status: int | None, failure: str | None) -> dict[str, Any]:
         if status >= 400 and failure is None:  # HTTP's border between answers and errors
             failure = str(status)
     if failure is not None:
-        found["error.type"] = failure
+        found["error.type"] = one_line(failure)  # the platform's own code is foreign text
     return found
 
 
 def url_of(request: Any, profile: Profile) -> str:
-    """The request's URL with all in it hidden that could be a secret."""
-    url = request.url
-    changes: dict[str, Any] = {"fragment": None}
-    if url.userinfo:
-        changes |= {"username": _REDACTED, "password": _REDACTED}
-    given = url.params.multi_items()
-    shown = [(name, _REDACTED if _SECRET_NAME.search(name) else value) for name, value in given]
-    if shown != given:
-        changes["query"] = str(type(url.params)(shown)).encode("ascii")
-    text = str(url.copy_with(**changes))
+    """The request's URL with all in it hidden that could be a secret, as the conventions show that."""
+    text = redact(str(request.url.copy_with(fragment=None)))
     for secret in profile.secrets_in(text):
-        text = text.replace(secret, _REDACTED)
-    return text
+        text = text.replace(secret, HIDDEN)
+    return text.replace(f"://{HIDDEN}@", "://REDACTED:REDACTED@").replace(HIDDEN, "REDACTED")
