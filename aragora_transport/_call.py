@@ -188,6 +188,7 @@ class Call:
         self.ended = self.clock.monotonic()
         self._stop_alarm()
         if isinstance(error, Exception):
+            self.sign(error)
             self.emit(
                 BodyFailed,
                 status=self.status,
@@ -197,6 +198,13 @@ class Call:
             )
         for hook in self.hooks:
             hook(self, error, complete)
+
+    def sign(self, error: Exception) -> None:
+        """Leave the correlation id on the error: `error.correlation_id`."""
+        try:
+            error.correlation_id = self.correlation_id  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001, S110  # one of somebody else's that takes nothing
+            pass
 
     def finished(self, error: BaseException | None, complete: bool) -> None:
         """The last event of a call."""

@@ -99,11 +99,7 @@ class CallScope(httpx.AsyncBaseTransport):
             call.ended = self.clock.monotonic()  # until the body ends
         except BaseException as error:
             call.ended = self.clock.monotonic()
-            call.error = type(error).__name__
-            for watcher in self._watchers:
-                watcher.failed(call, error)
-            if self.detailed:
-                call.finished(error, complete=False)
+            self._failed(call, error)
             raise
         finally:
             # A redirect copies the extensions and an auth flow sends the same request again: both are
@@ -122,6 +118,16 @@ class CallScope(httpx.AsyncBaseTransport):
             body.call = call
             response.stream = body
         return response
+
+    def _failed(self, call: Call, error: BaseException) -> None:
+        """There is no answer."""
+        call.error = type(error).__name__
+        if isinstance(error, Exception):
+            call.sign(error)
+        for watcher in self._watchers:
+            watcher.failed(call, error)
+        if self.detailed:
+            call.finished(error, complete=False)
 
     def _into_top(self, request: Any, _: Call) -> Awaitable[Any]:
         answer: Awaitable[Any] = self.top.handle_async_request(request)

@@ -15,10 +15,12 @@ class _Described:
     """Keeps the arguments, so that the error survives pickling, and reads well."""
 
     _fields: ClassVar[tuple[str, ...]]
+    correlation_id: str | None = None  # of the call, as every error that leaves one has it
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The request stays behind: its stream and extensions belong to a process.
-        return _rebuild, (type(self), {name: getattr(self, name) for name in self._fields})
+        fields = {name: getattr(self, name) for name in self._fields}
+        return _rebuild, (type(self), fields), {"correlation_id": self.correlation_id}
 
 
 def _rebuild(cls: type[Any], fields: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aragora_transport._clock import SYSTEM, Clock
+from aragora_transport._correlation_header import with_header
 from aragora_transport._credentials import CredentialTransport, Secret, credentials_of
 from aragora_transport._describe import LONGEST_GATE, describe_layer, worst_case_seconds, worst_case_sends
 from aragora_transport._flavor import flavor_of
@@ -41,7 +42,7 @@ from aragora_transport.state import State
 from aragora_transport.sync import Driven, Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from prometheus_client import CollectorRegistry
 
@@ -307,6 +308,8 @@ def _make(
     profile: Profile | None,
     auth: TokenSource | None,
     credentials: Secret | Iterable[Secret],
+    correlation_header: str | None,
+    correlation_hosts: Collection[str],
     tracing: bool | Tracing,
 ) -> Stack:
     state = _owner(platform, policy, clock, rng, state)
@@ -323,6 +326,7 @@ def _make(
     given = credentials_of(platform, credentials)
     if auth is not None:
         checked(f"{platform}: auth", auth, TokenSource)
+    below = with_header(platform, below, correlation_header, correlation_hosts)
     if given or auth is not None:
         below = CredentialTransport(below, given)
     traced = (Tracing() if tracing else None) if isinstance(tracing, bool) else tracing
@@ -374,6 +378,8 @@ def resilient(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    correlation_header: str | None = None,
+    correlation_hosts: Collection[str] = (),
     tracing: bool | Tracing = False,
     flavor: FlavorName = "httpx",
 ) -> Stack:
@@ -390,6 +396,8 @@ def resilient(
     `profile`: what makes an answer a success (default: by the platform's name, else plain HTTP).
     `auth`: where the tokens come from that requests are sent with; see `layers.TokenSource`.
     `credentials`: one `Secret` or several, whose placeholders stand in URLs and headers.
+    `correlation_header`: the header that the correlation id is sent in, to `correlation_hosts` alone: names
+        of hosts, such as your own gateway's (default: it is not sent).
     `tracing`: `True`, or a `layers.Tracing`, for spans of OpenTelemetry, of each call and each attempt.
     `flavor`: "httpx2" makes that package's network transport; a given transport knows its own.
 
@@ -408,6 +416,8 @@ def resilient(
         profile=profile,
         auth=auth,
         credentials=credentials,
+        correlation_header=correlation_header,
+        correlation_hosts=correlation_hosts,
         tracing=tracing,
     )
 
@@ -425,6 +435,8 @@ def resilient_sync(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    correlation_header: str | None = None,
+    correlation_hosts: Collection[str] = (),
     tracing: bool | Tracing = False,
     flavor: FlavorName = "httpx",
 ) -> BlockingStack:
@@ -443,6 +455,8 @@ def resilient_sync(
             profile=profile,
             auth=auth,
             credentials=credentials,
+            correlation_header=correlation_header,
+            correlation_hosts=correlation_hosts,
             tracing=tracing,
         )
     )
@@ -461,6 +475,8 @@ def wrap_client(
     profile: Profile | None = None,
     auth: TokenSource | None = None,
     credentials: Secret | Iterable[Secret] = (),
+    correlation_header: str | None = None,
+    correlation_hosts: Collection[str] = (),
     tracing: bool | Tracing = False,
 ) -> ClientT:
     """Put the stack around the transport and every mount of a client that exists; returns that client.
@@ -492,6 +508,8 @@ def wrap_client(
             profile=profile,
             auth=auth,
             credentials=credentials,
+            correlation_header=correlation_header,
+            correlation_hosts=correlation_hosts,
             tracing=tracing,
         )
         return BlockingStack(stack) if blocking else stack

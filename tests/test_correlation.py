@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
+import sys
 import threading
+import types
+from contextvars import ContextVar
 
 import anyio
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aragora_transport import correlation_id, correlation_scope
-from aragora_transport.testing import Reply
+from aragora_transport import CircuitOpenError, Policy, Secret, correlation_id, correlation_scope
+from aragora_transport.testing import Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +177,207 @@ def test_a_thread_started_by_hand_can_be_given_the_id():
         thread.join()
         assert correlation_id() == "outer"
     assert seen == ["outer"]
+
+
+# --- what others know of the context ---
+
+
+@pytest.fixture
+def asgi(monkeypatch):
+    """As if asgi-correlation-id were loaded: its context variable."""
+    variable = ContextVar("correlation_id", default=None)
+    module = types.ModuleType("asgi_correlation_id.context")
+    module.correlation_id = variable
+    monkeypatch.setitem(sys.modules, "asgi_correlation_id.context", module)
+    return variable
+
+
+def open_span(monkeypatch, trace_id, *, valid=True):
+    context = types.SimpleNamespace(is_valid=valid, trace_id=trace_id, trace_flags=None)
+    module = types.ModuleType("opentelemetry.trace")
+    module.get_current_span = lambda: types.SimpleNamespace(get_span_context=lambda: context)
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", module)
+
+
+def test_the_real_modules_have_what_is_looked_for():
+    import asgi_correlation_id.context
+    from opentelemetry import trace
+
+    assert correlation_id() is None
+    token = asgi_correlation_id.context.correlation_id.set("inbound-7")
+    assert correlation_id() == "inbound-7"
+    asgi_correlation_id.context.correlation_id.reset(token)
+    span = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, is_remote=False))
+    with trace.use_span(span):
+        assert correlation_id() == f"{0xABC:032x}"
+
+
+async def test_a_scope_comes_before_an_inbound_request_and_that_before_a_span(world, asgi, monkeypatch):
+    open_span(monkeypatch, 0xABC)
+    stack = world.stack(world.scripted(503, 200))
+
+    async def one():
+        return (await world.get(stack)).extensions["aragora_transport"].correlation_id
+
+    assert await one() == correlation_id() == f"{0xABC:032x}"
+    asgi.set("inbound-7")
+    assert await one() == correlation_id() == "inbound-7"
+    with correlation_scope("order-7"):
+        assert await one() == "order-7"
+    open_span(monkeypatch, 0, valid=False)
+    asgi.set(None)
+    assert correlation_id() is None
+    assert re.fullmatch("[0-9a-f]{32}", await one())
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_what_asgi_correlation_id_lets_pass_is_cleaned_again(asgi, value):
+    asgi.set(value)
+    assert correlation_id() is None
+
+
+async def test_others_that_raise_when_they_are_asked_break_no_call(world, monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+        def get(self):
+            raise LookupError
+
+    module = types.ModuleType("asgi_correlation_id.context")
+    module.correlation_id = Broken()
+    monkeypatch.setitem(sys.modules, "asgi_correlation_id.context", module)
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", types.SimpleNamespace(get_current_span=Broken()))
+    assert (await world.get(world.stack(world.scripted(503, 200)))).status_code == 200
+
+
+def test_neither_is_loaded_for_it():
+    import subprocess
+
+    code = (
+        "import sys, httpx, aragora_transport as a, aragora_transport.testing as t\n"
+        "c = t.ManualClock()\n"
+        "s = a.resilient_sync('x', t.ScriptedTransport(503, 200, clock=c), clock=c)\n"
+        "print(len(httpx.Client(transport=s).get('http://a.test').extensions['aragora_transport'].correlation_id))\n"
+        "print([n for n in sys.modules if n.startswith(('opentelemetry', 'asgi_correlation_id'))])\n"
+    )
+    done = subprocess.run(  # noqa: S603  # our own interpreter and our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "32\n[]\n"
+
+
+# --- on errors ---
+
+
+async def test_every_error_that_leaves_a_call_has_its_id(world):
+    network = world.scripted(
+        world.httpx.ConnectError, KeyError("mine"), Reply(body=b"x", then=world.httpx.ReadError)
+    )
+    stack = world.stack(network, policy=Policy(retry=None))
+    for kind in (world.httpx.ConnectError, KeyError, world.httpx.ReadError):
+        with correlation_scope("order-7"), pytest.raises(kind) as caught:
+            await world.get(stack)
+        assert caught.value.correlation_id == "order-7"
+    stack.isolate()
+    with correlation_scope("order-8"), pytest.raises(CircuitOpenError) as caught:
+        await world.get(stack)
+    assert caught.value.correlation_id == "order-8"
+    assert pickle.loads(pickle.dumps(caught.value)).correlation_id == "order-8"  # noqa: S301  # our own
+
+
+async def test_an_error_that_takes_nothing_is_raised_as_it_is(world):
+    class ClosedError(Exception):
+        @property
+        def correlation_id(self):
+            return "its own"
+
+    with pytest.raises(ClosedError):
+        await world.get(world.stack(world.scripted(ClosedError())))
+
+
+# --- as a header ---
+
+OURS = {"correlation_header": "X-Request-ID", "correlation_hosts": ["Gateway.test"]}
+
+
+def sent_ids(network):
+    return [sent.headers.get("x-request-id") for sent in network.sent]
+
+
+async def test_the_id_is_sent_to_the_hosts_that_were_named_and_nobody_sees_it_above(world):
+    key = Secret("the-api-key", origin="http://gateway.test")
+    network = world.scripted(503, 200)
+    stack = world.stack(network, credentials=key, **OURS)
+    with correlation_scope("order-7"):
+        answer = await world.get(stack, url="http://gateway.test:81/", headers={"X-Key": str(key)})
+        await world.get(stack, url="http://platform.test/")
+        await world.get(stack, url="http://gateway.test/", headers={"x-request-id": "mine"})
+    assert sent_ids(network) == ["order-7", "order-7", None, "mine"]
+    assert "x-request-id" not in answer.request.headers
+    assert answer.request.url == "http://gateway.test:81/"
+
+
+async def test_a_redirect_does_not_take_the_id_along(world):
+    network = world.scripted(Reply(status=307, headers={"location": "http://elsewhere.test/"}), 200)
+    client = world.client(world.stack(network, **OURS), follow_redirects=True)
+    answer = client.get("http://gateway.test/")
+    if not world.blocking:
+        await answer
+    assert [id_ is not None for id_ in sent_ids(network)] == [True, False]
+
+
+async def test_an_error_and_an_answer_of_a_mock_hold_the_request_that_was_passed_in(world):
+    def fail(request):
+        return world.httpx.ReadError("cut", request=request)
+
+    network = world.scripted(fail)
+    with pytest.raises(world.httpx.ReadError) as caught:
+        await world.get(world.stack(network, policy=Policy(retry=None), **OURS), url="http://gateway.test/")
+    assert "x-request-id" not in caught.value.request.headers
+
+    def mock(request):
+        assert "x-request-id" in request.headers
+        return world.httpx.Response(200, request=request)
+
+    transport = world.httpx.MockTransport(mock)
+    answer = await world.get(world.stack(transport, **OURS), url="http://gateway.test/")
+    assert "x-request-id" not in answer.request.headers
+
+
+async def test_what_is_below_is_opened_and_closed_with_the_stack(world):
+    network = world.scripted(200)
+    client = world.client(world.stack(network, **OURS))
+    if world.blocking:
+        with client:
+            pass
+    else:
+        async with client:
+            pass
+    assert (network.opened, network.closed) == (1, 1)
+    stack = world.stack(network, **OURS)
+    if world.blocking:
+        stack.close()
+    else:
+        await stack.aclose()
+    assert network.closed == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"correlation_header": "X-Id"}, "name them"),
+        ({"correlation_hosts": ["a.test"]}, "such as 'X-Correlation-ID'"),
+        ({"correlation_header": "X Id\n", "correlation_hosts": ["a.test"]}, "the name of a header"),
+        ({"correlation_header": 7, "correlation_hosts": ["a.test"]}, "the name of a header"),
+        ({"correlation_header": "X-Id", "correlation_hosts": ["http://a.test"]}, "without scheme or port"),
+        ({"correlation_header": "X-Id", "correlation_hosts": [7]}, "without scheme or port"),
+        ({"correlation_header": "X-Id", "correlation_hosts": "a.test:80"}, "without scheme or port"),
+    ],
+    ids=str,
+)
+def test_a_header_without_hosts_and_other_mistakes_are_told(wrong, why):
+    from aragora_transport import resilient
+
+    with pytest.raises(ValueError, match=why):
+        resilient("test", ScriptedTransport(200), **wrong)
