@@ -620,12 +620,27 @@ async def test_an_upload_ends_with_the_step_that_failed():
 
 
 async def test_bytes_are_sent_again_and_a_file_that_is_read_on_the_way_is_not():
-    slack = Slack(grant(), 503, text("OK"), ok())
-    assert (await slack.app.upload_file("C1", b"hello")).success
-    assert [sent.body for sent in slack.sent[1:3]] == [b"hello"] * 2
+    for step in (500, 503, httpx.ReadError):
+        slack = Slack(grant(), step, text("OK"), ok())
+        assert (await slack.app.upload_file("C1", b"hello")).success
+        assert [sent.body for sent in slack.sent[1:3]] == [b"hello"] * 2
     slack = Slack(grant(), 503)
     result = await slack.app.upload_file("C1", io.BytesIO(b"hello"))
     assert (result.success, result.retryable, len(slack.sent)) == (False, True, 2)
+
+
+async def test_a_file_that_grows_meanwhile_is_sent_as_long_as_it_was_said_to_be():
+    file = io.BytesIO(b"hello")
+
+    def grow(_):
+        file.seek(0, io.SEEK_END)
+        file.write(b" and more")
+        file.seek(0)
+        return grant()
+
+    slack = Slack(grow, text("OK"), ok())
+    assert (await slack.app.upload_file("C1", file)).success
+    assert slack.sent[1].body == b"hello"
 
 
 async def test_a_file_of_a_wrong_size_is_not_sent():
@@ -673,6 +688,18 @@ async def test_slacks_login_page_is_not_taken_for_a_file():
         assert len(slack.sent) == 1
     page = await Slack(LOGIN).app.download_file("https://files.slack.com/files-pri/T0-F1/a.html")
     assert page.data["content"] == b"<html>login</html>"
+
+
+async def test_no_operation_raises_for_any_body():
+    calls = {**REQUESTS, **LISTS, "upload": (lambda app: app.upload_file("C1", b"x"),)}
+    calls["list_pins"] = (lambda app: app.list_pins("C1"),)
+    for body in ConnectorContract.odd_bodies:
+        slack = Slack(Reply(body=body, headers=JSON))
+        for operation, (call, *_) in calls.items():
+            result = await call(slack.app)
+            assert isinstance(result.data, dict) if result.success else isinstance(result.error, str), (
+                operation
+            )
 
 
 async def test_no_secret_of_a_url_or_a_token_is_seen(caplog):

@@ -752,6 +752,31 @@ async def test_what_the_text_of_a_webhook_means(answer):
     assert result.attempts == attempts
 
 
+async def test_no_operation_raises_for_any_body():
+    calls = [call for _, _, (call, *_) in ALL.values()]
+    calls += [lambda bot: bot.get_members(CID), lambda bot: bot.list_channels("19:t")]
+    calls += [lambda bot: bot.post_incoming_webhook(HOOK, "hi")]
+    for body in ConnectorContract.odd_bodies:
+        for headers in (JSON, {"content-type": "text/plain"}):
+            teams = Teams(Reply(body=body, headers=headers))
+            for call in calls:
+                result = await call(teams.bot)
+                assert isinstance(result.data, dict) if result.success else isinstance(result.error, str)
+            for page in [page async for page in teams.bot.iter_graph("users")]:
+                assert isinstance(page.success, bool)
+
+
+async def test_no_token_request_raises_for_any_body():
+    for body in ConnectorContract.odd_bodies:
+        for status in (200, 400, 500):
+            clock = ManualClock()
+            network = ScriptedTransport(Reply(status=status, body=body, headers=JSON), clock=clock)
+            bot = TeamsConnector("app1", SECRET, "t1", transport=network, clock=clock)
+            result = await bot.send_message(CID, "hi")
+            assert (result.success, result.attempts) == (False, 0)
+            assert SECRET not in repr(result)
+
+
 async def test_no_secret_of_a_url_or_a_token_is_seen(caplog):
     caplog.set_level(logging.DEBUG)
     secrets = (SECRET, "bot-token", "graph-token", "hook-of-nobody", "sig-of/nobody", "sig-of%2Fnobody")
