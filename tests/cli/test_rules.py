@@ -5,6 +5,7 @@ Every case is a platform, or a job, of its own, so that one run tests them all.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -175,37 +176,40 @@ def labels_of(alert, name):
     return {**of, "severity": alert.severity}
 
 
-def alert_cases(alert):
+def series_given():
+    """Of all cases, each by its name."""
+    for alert, (loud, silent) in CASES.items():
+        for place, given in enumerate([*loud, *silent]):
+            yield from as_case(f"{alert}-{place}", given)
+    for place, (record, given, _) in enumerate(VALUES):
+        yield from as_case(f"{record}-{place}", given)
+
+
+def checks_of_alert(alert, called):
     """It fires when it has lasted, not before, and not where it must be silent."""
     loud, silent = CASES[alert.name]
     lasting = int(alert.lasting.removesuffix("m"))
-    for place, given in enumerate([*loud, *silent]):
-        name = f"{alert.name}-{place}"
-        labels = {"alertname": alert.name, "alertstate": "firing", **labels_of(alert, name)}
+    for place in range(len(loud) + len(silent)):
+        labels = {"alertname": called, "alertstate": "firing", **labels_of(alert, f"{alert.name}-{place}")}
         firing = selector("ALERTS", **labels)
-        fires = place < len(loud)
-        checks = [query(firing, lasting + 20, **({firing: 1} if fires else {}))]
+        yield query(firing, lasting + 20, **({firing: 1} if place < len(loud) else {}))
         if lasting:
-            checks.append(query(firing, lasting))
-        yield as_case(name, given), checks
+            yield query(firing, lasting)
 
 
-def recorded_cases():
-    for place, (record, given, value) in enumerate(VALUES):
-        found = selector("", platform=f"{record}-{place}")
-        yield (
-            as_case(f"{record}-{place}", given),
-            [query(f"round({record}{found}, 0.001)", 10, **{found: value})],
-        )
+def checks_of_record(record, called):
+    for place, (name, _, value) in enumerate(VALUES):
+        if name == record:
+            found = selector("", platform=f"{record}-{place}")
+            yield query(f"round({called}{found}, 0.001)", 10, **{found: value})
 
 
-def cases():
-    everything = [case for alert in ALERTS for case in alert_cases(alert)] + list(recorded_cases())
-    given = [series for series, _ in everything for series in series]
+def unit_tests(*checks):
+    given = list(series_given())
     return {
         "interval": "1m",
         "input_series": given,
-        "promql_expr_test": [check for _, checks in everything for check in checks],
+        "promql_expr_test": [one for some in checks for one in some],
     }
 
 
@@ -263,7 +267,9 @@ def test_promtool_finds_nothing_wrong_with_the_rules(prometheus_tools, tmp_path)
 
 
 def test_the_rules_tell_what_they_should(wrong_in):
-    assert wrong_in(_rules.text(RUNBOOK), cases()) == ""
+    alerts = (checks_of_alert(alert, alert.name) for alert in ALERTS)
+    records = (checks_of_record(record, record) for record in RECORDED)
+    assert wrong_in(_rules.text(RUNBOOK), unit_tests(*alerts, *records)) == ""
 
 
 def test_an_alert_says_what_it_is_about_and_where_the_runbook_tells_more(wrong_in):
@@ -281,34 +287,33 @@ def with_threshold(place, factor, alert):
     )
 
 
-MISTAKES = {
-    "too high": partial(with_threshold, 0, 1.4),
-    "too low": partial(with_threshold, 0, 0.7),
-    "the second too high": partial(with_threshold, 1, 1.4),
-    "the second too low": partial(with_threshold, 1, 0.7),
-    "never": lambda alert: replace(alert, expr=f"({alert.expr}) unless on () vector(1)"),
-    "looser": lambda alert: replace(alert, expr=re.sub(r"(?m)> 0$", ">= 0", alert.expr)),
-    "too late": lambda alert: replace(alert, lasting="40m"),
-    "at once": lambda alert: replace(alert, lasting="0m"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_an_alert_broken_on_purpose_fails_them(wrong_in, monkeypatch, mistake):
-    broken = tuple(map(MISTAKES[mistake], ALERTS))
-    changed = {after.name for before, after in zip(ALERTS, broken, strict=True) if before != after}
-    monkeypatch.setattr(_rules, "ALERTS", broken)
-    assert changed
-    assert set(re.findall(r'alertname=\\?"(\w+)', wrong_in(_rules.text(RUNBOOK), cases()))) == changed
-
-
-@pytest.mark.parametrize(
-    "mistake", [lambda expr: f"({expr}) + 1", lambda expr: re.sub(r"or\n.*\n", "", expr)], ids=["sum", "zero"]
+MISTAKES = (
+    partial(with_threshold, 0, 1.4),
+    partial(with_threshold, 0, 0.7),
+    partial(with_threshold, 1, 1.4),
+    partial(with_threshold, 1, 0.7),
+    lambda alert: replace(alert, expr=f"({alert.expr}) unless on () vector(1)"),
+    lambda alert: replace(alert, expr=re.sub(r"(?m)> 0$", ">= 0", alert.expr)),
+    lambda alert: replace(alert, lasting="40m"),
+    lambda alert: replace(alert, lasting="0m"),
 )
-def test_a_recorded_series_broken_on_purpose_fails_them(wrong_in, monkeypatch, mistake):
-    broken = {name: mistake(expr) for name, expr in RECORDED.items()}
-    monkeypatch.setattr(_rules, "RECORDED", broken)
-    wrong = wrong_in(_rules.text(RUNBOOK), cases())
-    assert {name for name in broken if f"round({name}{{" in wrong} == {
-        n for n, e in broken.items() if e != RECORDED[n]
-    }
+MISRECORDED = (lambda expr: f"({expr}) + 1", lambda expr: re.sub(r"or\n.*\n", "", expr))
+
+
+def test_each_rule_broken_on_purpose_fails_them(wrong_in, monkeypatch):
+    """All mistakes at once, each in a rule of its own name beside those that are right."""
+    alerts, records, checks = [], {}, []
+    for alert, (place, mistaken) in itertools.product(ALERTS, enumerate(MISTAKES)):
+        if (broken := mistaken(alert)) != alert:
+            alerts.append(replace(broken, name=f"{alert.name}_{place}"))
+            checks.append(checks_of_alert(alert, alerts[-1].name))
+    for (record, expr), (place, mistaken) in itertools.product(RECORDED.items(), enumerate(MISRECORDED)):
+        if (broken := mistaken(expr)) != expr:
+            records[f"{record}_{place}"] = broken
+            checks.append(checks_of_record(record, f"{record}_{place}"))
+    assert len(alerts) > 4 * len(ALERTS)
+    monkeypatch.setattr(_rules, "ALERTS", tuple(alerts))
+    monkeypatch.setattr(_rules, "RECORDED", RECORDED | records)
+    wrong = wrong_in(_rules.text(RUNBOOK), unit_tests(*checks))
+    assert set(re.findall(r'alertname=\\"(\w+)', wrong)) == {alert.name for alert in alerts}
+    assert set(re.findall(r'expr: "round\(([\w:]+)', wrong)) == set(records)
