@@ -41,6 +41,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
 _Traces = dict[int, tuple[str, float, float]]  # by bucket the last trace seen in it, its value and when
 
 
+REFUSED = "circuit_open"  # the status of calls that were not sent, since their circuit was open
+
+
 class Tally:
     """The straight calls of one operation that ended with one status."""
 
@@ -75,7 +78,7 @@ class Numbers(Protocol):
         self, family: str, labels: tuple[str, ...], value: float, trace: str | None = None
     ) -> None: ...
     def name(self, label: str, platform: str, name: str) -> str: ...
-    def tally(self, platform: str, operation: str, status: int) -> Tally | None: ...
+    def tally(self, platform: str, operation: str, status: int | str) -> Tally | None: ...
     def take_in(self) -> None: ...
     def begun(self, platform: str) -> Callable[[], object]: ...
     def ended(self, platform: str) -> None: ...
@@ -163,7 +166,7 @@ class _Numbers(_Shared):
             if trace is not None:
                 self._traces[family].setdefault(labels, {})[place] = (trace, value, time.time())
 
-    def tally(self, platform: str, operation: str, status: int) -> Tally:
+    def tally(self, platform: str, operation: str, status: int | str) -> Tally:
         key = (platform, operation, str(status))
         with self._lock:
             return self._tallies.setdefault(key, Tally())
@@ -263,13 +266,13 @@ def _take_in(
     if not calls:
         return
     _add(counts["platform_requests_total"], labels, calls)
-    _add(counts["platform_attempts_total"], labels, calls)
+    latencies = ["platform_request_latency_seconds"]
+    if labels[2] != REFUSED:  # these were sent
+        _add(counts["platform_attempts_total"], labels, calls)
+        latencies.append("platform_attempt_latency_seconds")
     if gated:
         _add(counts["platform_rate_limit_total"], (labels[0], "allowed"), gated)
-    for family in (
-        "platform_request_latency_seconds",
-        "platform_attempt_latency_seconds",
-    ):
+    for family in latencies:
         found = histograms[family].setdefault(labels[:2], [0.0] * (len(CALL_BUCKETS) + 2))
         for place, number in enumerate(buckets):
             found[place] += number
@@ -343,7 +346,7 @@ class _Children(_Shared):
     def ended(self, platform: str) -> None:
         self._child("platform_requests_in_flight", (platform,)).dec()
 
-    def tally(self, platform: str, operation: str, status: int) -> None:
+    def tally(self, platform: str, operation: str, status: int | str) -> None:
         """None: every call has to reach the shared files."""
 
     def take_in(self) -> None:

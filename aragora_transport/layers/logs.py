@@ -7,6 +7,7 @@ otherwise.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._clock import SYSTEM
@@ -25,13 +26,15 @@ from aragora_transport.layers._watcher import Watcher
 from aragora_transport.profile import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
     from aragora_transport.events import Event
     from aragora_transport.profile import Judgement, Profile
+
+Record = tuple[str, tuple[Any, ...], dict[str, Any]]  # a message, its arguments, and the record's fields
 
 _FIELDS = ("connector", "operation", "attempt", "max_retries", "status_code", "correlation_id")
 
@@ -72,13 +75,7 @@ class LogTransport(Watcher):
         if status >= 400 or call.hidden is not None or call.refused is not None:
             self._refused(call, status, judged)
         elif call.attempt > 1:
-            self._emit(
-                logging.INFO,
-                "recovered",
-                "%s %s succeeded in attempt %s of %s",
-                (call.platform, call.operation, call.attempt, call.max_attempts),
-                _call_fields(call, status),
-            )
+            self._emit(logging.INFO, "recovered", call.operation, (), lambda: _recovered(call, status))
 
     async def __aexit__(
         self,
@@ -96,13 +93,8 @@ class LogTransport(Watcher):
     def _tell_held_back(self) -> None:
         held_back = 0 if self._limit is None else self._limit.take_held_back()
         if held_back:
-            fields = _fields(self._platform, "-", 0, None, None, "-")
             self._write(
-                logging.WARNING,
-                "held_back",
-                "%s: %s records were held back since the last of their kind",
-                (self._platform, held_back),
-                {**fields, "suppressed": held_back},
+                logging.WARNING, "held_back", lambda: _held_back(self._platform, held_back), held_back
             )
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
@@ -114,7 +106,7 @@ class LogTransport(Watcher):
         else:
             serious = judged.verdict != "success" or judged.retryable is True
             level = logging.WARNING if serious else logging.INFO
-        self._final(level, call, call.hidden or f"HTTP {status}", status, call.hidden or status)
+        self._final(level, call, call.hidden or status, lambda: call.hidden or f"HTTP {status}", status)
 
     def failed(self, call: Call, error: BaseException) -> None:
         if not isinstance(error, Exception):
@@ -125,113 +117,110 @@ class LogTransport(Watcher):
         else:  # what is no error of the network's, or one of the request's own
             hopeless = isinstance(error, flavor.local) or not isinstance(error, flavor.TransportError)
         level = logging.ERROR if hopeless else logging.WARNING
-        self._final(level, call, describe_error(error), call.status, type(error).__name__)
+        self._final(level, call, type(error).__name__, lambda: describe_error(error), call.status)
 
-    def _final(self, level: int, call: Call, error: str, status: int | None, outcome: object) -> None:
+    def _final(
+        self, level: int, call: Call, outcome: Hashable, text: Callable[[], str], status: int | None
+    ) -> None:
         reason = None if call.refused == "attempts" else call.refused
-        more = {} if reason is None else {"reason": reason}
-        self._failure(level, "failed", error, _call_fields(call, status), (outcome, reason), **more)
+
+        def record() -> Record:
+            more = {} if reason is None else {"reason": reason}
+            return _failure(text(), _call_fields(call, status), **more)
+
+        self._emit(level, "failed", call.operation, (outcome, reason), record)
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):
-            error = event.error or f"HTTP {event.status}"
-            self._failure(
-                logging.WARNING,
-                "retry",
-                error,
-                _event_fields(event, event.max_attempts, event.status),
-                (event.error, event.status),
-                retry_in_s=round(event.wait, 3),
-            )
+            kind = (event.error, event.status)
+            self._emit(logging.WARNING, "retry", event.operation, kind, lambda: _retried(event))
         elif isinstance(event, BodyFailed):
-            fields = _event_fields(event, event.max_attempts, event.status)
-            self._failure(logging.WARNING, "failed", event.text, fields, (event.error, event.status))
+            kind = (event.error, event.status)
+            self._emit(logging.WARNING, "failed", event.operation, kind, lambda: _body_failed(event))
         elif isinstance(event, CircuitChanged):
-            self._circuit(event)
-        elif isinstance(event, RateLimitWaited):
-            self._gate(event)
-
-    def _circuit(self, event: CircuitChanged) -> None:
-        probing = "half-open" in {event.old, event.new} and event.new != "closed"
-        self._emit(
-            logging.WARNING,
-            "circuit",
-            "%s circuit %s: %s -> %s",
-            (event.platform, event.key, event.old, event.new),
-            {
-                **_event_fields(event, None, None),
-                "circuit_state": event.new,
-                "circuit_key": event.key,
-                "failures": event.failures,
-                "next_probe_in_s": event.next_probe_in,
-                "cause": event.cause,
-            },
+            probing = "half-open" in {event.old, event.new} and event.new != "closed"
             # A probe that fails tells nothing new; a circuit that opens or closes does, each time.
-            kind=(event.key, event.new) if probing else None,
-        )
+            told = (event.key, event.new) if probing else None
+            self._emit(logging.WARNING, "circuit", event.operation, told, lambda: _circuit(event))
+        elif isinstance(event, RateLimitWaited):
+            level = logging.WARNING if event.refused else logging.INFO
+            kind = (event.key, event.refused)
+            self._emit(level, "rate_limit", event.operation, kind, lambda: _gate(event))
 
-    def _gate(self, event: RateLimitWaited) -> None:
-        self._emit(
-            logging.WARNING if event.refused else logging.INFO,
-            "rate_limit",
-            "%s %s: gate %s %s for %.3f s",
-            (
-                event.platform,
-                event.operation,
-                event.key,
-                "refused, closed" if event.refused else "held the attempt",
-                event.seconds,
-            ),
-            {**_event_fields(event, None, None), "rate_key": event.key},
-            kind=(event.key, event.refused),
-        )
-
-    def _failure(
-        self, level: int, event: str, error: str, fields: dict[str, Any], kind: Hashable, **more: Any
+    def _emit(  # private
+        self, level: int, event: str, operation: str, kind: Hashable, record: Callable[[], Record]
     ) -> None:
-        """The guide's record of a failed attempt."""
-        self._emit(
-            level,
-            event,
-            "%s %s failed (attempt %s/%s): %s",
-            (fields["connector"], fields["operation"], fields["attempt"], fields["max_retries"], error),
-            {**fields, "error": error, **more},
-            kind=kind,
-        )
+        """Write a record, unless there were enough of its kind; `None` is the kind of which all are.
 
-    def _emit(  # noqa: PLR0917  # private
-        self,
-        level: int,
-        event: str,
-        message: str,
-        args: tuple[Any, ...],
-        fields: dict[str, Any],
-        kind: Hashable = (),
-    ) -> None:
-        """Write a record, unless there were enough of its kind; `None` is the kind of which all are."""
+        It is built only then: in an outage most are held back.
+        """
         if not logger.isEnabledFor(level):
             return
-        if self._limit is not None and kind is not None:
-            held_back = self._limit.admit((event, level, fields["operation"], kind))
-            if held_back is None:
-                return
-            if held_back:
-                fields = {**fields, "suppressed": held_back}
-        self._write(level, event, message, args, fields)
+        if self._limit is None or kind is None:
+            self._write(level, event, record)
+            return
+        held_back = self._limit.admit((event, level, operation, kind))
+        if held_back is not None:
+            self._write(level, event, record, held_back)
 
-    def _write(
-        self, level: int, event: str, message: str, args: tuple[Any, ...], fields: dict[str, Any]
-    ) -> None:
+    def _write(self, level: int, event: str, record: Callable[[], Record], held_back: int = 0) -> None:
+        extra: dict[str, Any]
         try:
-            extra: dict[str, Any] = {name: _clean(value) for name, value in fields.items()}
+            message, args, fields = record()
+            extra = {name: _clean(value) for name, value in fields.items()}
             args = tuple(map(_clean, args))
         except Exception:  # noqa: BLE001  # rather no text than a secret
             message, args, extra = WITHHELD, (), dict.fromkeys(_FIELDS)
             self.observer.failures += 1
+        if held_back:
+            extra["suppressed"] = held_back
         try:
             logger.log(level, message, *args, extra={"event": event, **extra})
         except Exception:  # noqa: BLE001  # whatever a handler raises, the call goes on
             self.observer.failures += 1
+
+
+def _failure(error: str, fields: dict[str, Any], **more: Any) -> Record:
+    """The guide's record of a failed attempt."""
+    args = (fields["connector"], fields["operation"], fields["attempt"], fields["max_retries"], error)
+    return "%s %s failed (attempt %s/%s): %s", args, {**fields, "error": error, **more}
+
+
+def _retried(event: RetryScheduled) -> Record:
+    fields = _event_fields(event, event.max_attempts, event.status)
+    return _failure(event.error or f"HTTP {event.status}", fields, retry_in_s=round(event.wait, 3))
+
+
+def _body_failed(event: BodyFailed) -> Record:
+    return _failure(event.text, _event_fields(event, event.max_attempts, event.status))
+
+
+def _held_back(platform: str, number: int) -> Record:
+    fields = _fields(platform, "-", 0, None, None, "-")
+    return "%s: %s records were held back since the last of their kind", (platform, number), fields
+
+
+def _recovered(call: Call, status: int) -> Record:
+    args = (call.platform, call.operation, call.attempt, call.max_attempts)
+    return "%s %s succeeded in attempt %s of %s", args, _call_fields(call, status)
+
+
+def _circuit(event: CircuitChanged) -> Record:
+    fields = {
+        **_event_fields(event, None, None),
+        "circuit_state": event.new,
+        "circuit_key": event.key,
+        "failures": event.failures,
+        "next_probe_in_s": event.next_probe_in,
+        "cause": event.cause,
+    }
+    return "%s circuit %s: %s -> %s", (event.platform, event.key, event.old, event.new), fields
+
+
+def _gate(event: RateLimitWaited) -> Record:
+    how = "refused, closed" if event.refused else "held the attempt"
+    args = (event.platform, event.operation, event.key, how, event.seconds)
+    return "%s %s: gate %s %s for %.3f s", args, {**_event_fields(event, None, None), "rate_key": event.key}
 
 
 def _fields(  # noqa: PLR0917  # the guide's six fields, in its order

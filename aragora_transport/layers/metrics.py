@@ -20,7 +20,7 @@ from aragora_transport.events import (
     RetryScheduled,
 )
 from aragora_transport.layers._layer import layers_of
-from aragora_transport.layers._numbers import ENOUGH, numbers_of
+from aragora_transport.layers._numbers import ENOUGH, REFUSED, numbers_of
 from aragora_transport.layers._watcher import Watcher
 from aragora_transport.profile import PLAIN
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aragora_transport.profile import Profile
 
 _ERROR_LABELS = {
-    "CircuitOpenError": "circuit_open",
+    "CircuitOpenError": REFUSED,
     "RateLimitedError": "rate_limited",
     "TokenRefreshError": "no_token",
     "DeadlineExceededError": "timeout",
@@ -83,10 +83,17 @@ class MetricsTransport(Watcher):
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
         # Calls that went straight through, by operation and status: all there is to count for most.
-        self._straight: dict[tuple[str, int], deque[tuple[float, int]]] = {}
+        self._straight: dict[tuple[str, int | str], deque[tuple[float, int]]] = {}
         self._noted = self._straight.get
 
     def failed(self, call: Call, error: BaseException) -> None:
+        if type(error) is self.flavor.CircuitOpenError and call.attempt == 1 and not call.gates_blocked:
+            fresh = self._noted((call.operation, REFUSED))
+            if fresh is not None:  # while a circuit is open most calls end here
+                fresh.append((self._now() - call.began, call.gates_passed))
+                if len(fresh) > ENOUGH:
+                    self._numbers.take_in()
+                return
         self._finish(call, error_label(error), error)
 
     def ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
@@ -130,10 +137,11 @@ class MetricsTransport(Watcher):
             if status.isdigit() and int(status) < 400:  # not an HTTP error
                 numbers.add("platform_retry_success_total", of_call)
         self._count_gates(call)
-        if call.status is not None and status == str(call.status) and operation == call.operation:
-            tally = numbers.tally(platform, operation, call.status)
+        straight = REFUSED if status == REFUSED else call.status
+        if straight is not None and status == str(straight) and operation == call.operation:
+            tally = numbers.tally(platform, operation, straight)
             if tally is not None:
-                self._straight[operation, call.status] = tally.fresh
+                self._straight[operation, straight] = tally.fresh
 
     def _count_attempts(self, call: Call, of_call: tuple[str, str], status: str, trace: str | None) -> None:
         for attempt in call.history:
@@ -142,7 +150,7 @@ class MetricsTransport(Watcher):
                 self._count_code(attempt.error)
             elif attempt.error == "DeadlineExceededError":  # the other limits end the call
                 self._numbers.add("platform_deadline_exceeded_total", (self._platform, "attempt"))
-        unsent = call.gated or call.tokenless or status == "circuit_open"
+        unsent = call.gated or call.tokenless or status == REFUSED
         if len(call.history) < call.attempt and not unsent:
             self._count_attempt(of_call, status, call.attempt_seconds, trace)
             if call.hidden is not None:

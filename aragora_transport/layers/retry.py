@@ -53,6 +53,7 @@ class RetryTransport(Layer):
         if budget is None and policy.budget is not None:
             budget = Budget(policy.budget, clock)
         self.budget = budget
+        self._final = (*REFUSALS, *self.flavor.local)  # errors that another attempt would not better
         self._max_attempts = policy.max_attempts
         self._unsafe_always = policy.resend_unsafe == "always"
 
@@ -127,7 +128,7 @@ class RetryTransport(Layer):
         if error is not None:
             return (
                 isinstance(error, self.flavor.TransportError)
-                and not isinstance(error, (*self.flavor.local, *REFUSALS))
+                and not isinstance(error, self._final)
                 and not is_tls_verification(error)
             )
         if judged is None:
