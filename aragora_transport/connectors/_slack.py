@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from urllib.parse import quote_plus, urlsplit
 
 from aragora_transport._credentials import Secret, origin_of
+from aragora_transport._redact import one_line
 from aragora_transport._tokens import TokenSource
 from aragora_transport.connectors._answer import Answer, fields_of, items_of
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
@@ -85,7 +86,8 @@ class SlackApi(ChatPlatformConnector):
         if answer.ok:
             return answer.success(answer.json) if answer.fields.get("ok") is True else answer.unreadable()
         told = answer.fields
-        scopes = {name: told[name] for name in ("needed", "provided") if isinstance(told.get(name), str)}
+        said = ((name, told.get(name)) for name in ("needed", "provided"))
+        scopes = {name: self._hide(one_line(value)) for name, value in said if isinstance(value, str)}
         notes = [f"{name}: {value}" for name, value in scopes.items()]
         notes += [
             str(one) for one in items_of(fields_of(told.get("response_metadata")).get("messages")) or ()
@@ -181,12 +183,13 @@ class SlackApi(ChatPlatformConnector):
         """
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"  # RFC 6749, 2.3.1
         client = self._secret(base64.b64encode(pair.encode()).decode(), "slack-client")
+        old = self._secret(refresh_token, "slack-refresh-token")  # which Slack might repeat
         return await self._method(
             "oauth.v2.access",
             {"grant_type": "refresh_token", "refresh_token": refresh_token},
             operation="refresh_token",
             headers={"Authorization": f"Basic {client}"},
-            secrets=(client,),
+            secrets=(client, old),
             resend_unsafe="unprocessed",  # whatever is said of messages: a second exchange is refused
         )
 

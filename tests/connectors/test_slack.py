@@ -706,14 +706,14 @@ async def test_no_secret_of_a_url_or_a_token_is_seen(caplog):
     caplog.set_level(logging.DEBUG)
     secrets = (
         *(TOKEN, APP_TOKEN, HOOK_PATH, "hook-of-nobody", "answer-of-nobody", "grant-of-nobody"),
-        *("the-client-secret", "aTp0aGUtY2xpZW50LXNlY3JldA=="),
+        *("the-client-secret", "aTp0aGUtY2xpZW50LXNlY3JldA==", "xoxe-1-r"),
     )
     shown = []
     for step in (
         400,
         503,
         httpx.ReadError,
-        lambda request: error(f"see {request.url}", needed=str(request.headers)),
+        lambda request: error(f"see {request.url}", needed=f"{request.headers} {request.content}"),
     ):
         for call in (
             lambda app: app.post_webhook(HOOK, "hi"),
