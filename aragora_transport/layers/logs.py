@@ -93,9 +93,8 @@ class LogTransport(Watcher):
     def _tell_held_back(self) -> None:
         held_back = 0 if self._limit is None else self._limit.take_held_back()
         if held_back:
-            self._write(
-                logging.WARNING, "held_back", lambda: _held_back(self._platform, held_back), held_back
-            )
+            told = partial(_held_back, self._platform, held_back)
+            self._write(logging.WARNING, "held_back", told, held_back)
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
         """The answer is an error: ours to look into where the platform is unwell, else the caller's own."""
