@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aragora_transport._clock import Clock
     from aragora_transport._tokens import TokenSource
     from aragora_transport.connectors._files import Download, Upload
+    from aragora_transport.layers import Tracing
     from aragora_transport.profile import Profile
 
 _MOST_SECRETS = 1000  # of webhooks, say, that a connector remembers
@@ -49,7 +50,7 @@ class Connector:
     `policy`: what the stack does (default: the guide's numbers).
     `transport`: what sends (default: httpx's own, with the proxies of the environment).
     `auth`: where tokens come from, as for `resilient()`.
-    `registry`, `clock`: as for `resilient()`.
+    `registry`, `clock`, `tracing`: as for `resilient()`.
     `enable_circuit_breaker`, `circuit_breaker_threshold` (failures), `circuit_breaker_cooldown` and
         `request_timeout` (seconds, of one attempt): change the policy; by default as it says, which is
         on, 5, 60 and 30.
@@ -75,6 +76,7 @@ class Connector:
         transport: Any = None,
         registry: CollectorRegistry | None = None,
         clock: Clock | None = None,
+        tracing: bool | Tracing = False,
         enable_circuit_breaker: bool = True,
         circuit_breaker_threshold: int | None = None,
         circuit_breaker_cooldown: float | None = None,
@@ -107,6 +109,7 @@ class Connector:
             profile=self._profile,
             auth=auth,
             credentials=self._secrets.values(),
+            tracing=tracing,
         )
         # The stack's limits hold: httpx's own 5 seconds would cut them short. Nor does a .netrc decide.
         self._client: Any = self.stack.flavor.module.AsyncClient(

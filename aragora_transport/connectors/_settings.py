@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from aragora_transport._clock import Clock
+    from aragora_transport.layers import Tracing
 
 
 class ConnectorOptions(TypedDict, total=False):
@@ -24,6 +25,7 @@ class ConnectorOptions(TypedDict, total=False):
     transport: Any
     registry: CollectorRegistry | None
     clock: Clock | None
+    tracing: bool | Tracing
     enable_circuit_breaker: bool
     circuit_breaker_threshold: int | None
     circuit_breaker_cooldown: float | None

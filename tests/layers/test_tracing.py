@@ -30,6 +30,7 @@ from aragora_transport import (
     resilient,
     wrap_client,
 )
+from aragora_transport.connectors import SlackConnector
 from aragora_transport.layers import (
     AttemptTracingTransport,
     RetryTransport,
@@ -347,6 +348,15 @@ async def test_a_wrapped_client_is_traced(world, telemetry):
     answer = client.get("http://platform.test/")
     assert (answer if world.blocking else await answer).status_code == 200
     assert [len(spans) for spans in telemetry.spans] == [1, 1]
+
+
+async def test_a_connectors_calls_are_traced(async_world, telemetry):
+    network = async_world.scripted(Reply(headers={"content-type": "application/json"}, body=b'{"ok": true}'))
+    async with SlackConnector("xoxb-1", transport=network, tracing=telemetry.tracing) as slack:
+        assert (await slack.send_message("C1", "hi")).success
+    (attempt,), (call,) = telemetry.spans
+    assert call.name == "slack send_message"
+    assert attempt.parent.span_id == call.context.span_id
 
 
 async def test_the_layers_work_by_hand(world, telemetry):

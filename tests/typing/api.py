@@ -60,6 +60,7 @@ from aragora_transport.layers import (
     RateLimitTransport,
     RetryTransport,
     TimeoutTransport,
+    Tracing,
     configure_logging,
 )
 from aragora_transport.state import State
@@ -107,6 +108,9 @@ def observe(event: Event) -> None:
 clock = ManualClock()
 resilient("my-api", on_event=observe, clock=clock, rng=random.Random(7))
 resilient_sync("my-api", on_event=[observe], registry=CollectorRegistry(), flavor="httpx2")
+
+resilient("my-api", tracing=True)
+resilient("my-api", tracing=Tracing(propagate=False))
 
 one = resilient("my-api")
 another = resilient("my-api", state=one.state)
