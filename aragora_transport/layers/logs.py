@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 
 Record = tuple[str, tuple[Any, ...], dict[str, Any]]  # a message, its arguments, and the record's fields
 
-_FIELDS: tuple[str, ...] = ("connector", "operation", "attempt", "max_retries", "status_code", "correlation_id")
+_FIELDS: tuple[str, ...] = (
+    "connector",
+    "operation",
+    "attempt",
+    "max_retries",
+    "status_code",
+    "correlation_id",
+)
 
 
 class LogTransport(Watcher):
