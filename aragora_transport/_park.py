@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aragora_transport._flavor import Flavor
 
 SMALL = 65_536  # bytes
+_PIECE = 128  # bytes of a compressed body that are unpacked at once
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32  # by its header
 BRIEFLY = 1.0  # seconds that draining a failed answer may take: its body may stall as well
 
@@ -140,11 +141,24 @@ async def read_small(response: Any, call: Call, flavor: Flavor) -> bytes | None:
     raw = b"".join(reader.chunks)
     if "content-encoding" not in response.headers:
         return raw
+    return _decoded(raw, response.headers, flavor)
+
+
+def _decoded(raw: bytes, headers: Any, flavor: Flavor) -> bytes | None:
+    """The body as its headers say that it is compressed, if it has at most 64 KiB then.
+
+    A little after the other, since a small body may unfold to gigabytes.
+    """
+    pieces = (raw[at : at + _PIECE] for at in range(0, len(raw), _PIECE))
+    content = b""
     try:
-        content: bytes = flavor.module.Response(200, headers=response.headers, content=raw).content
+        for chunk in flavor.module.Response(200, headers=headers, content=pieces).iter_bytes():
+            content += chunk
+            if len(content) > SMALL:
+                return None
     except flavor.module.DecodingError:
         return None  # the caller will meet it, where it belongs
-    return content if len(content) <= SMALL else None
+    return content
 
 
 async def _read_in_time(reader: _Reader, limit: int, call: Call, flavor: Flavor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import tracemalloc
 
 import pytest
 
@@ -154,6 +155,23 @@ async def test_a_compressed_body_is_judged_and_read_decoded(world):
     )
     answer = await world.get(world.stack(network, profile=SLACK))
     assert (answer.content, len(network.sent)) == (FINE, 2)
+
+
+async def test_a_small_body_that_unfolds_to_a_huge_one_is_not_unfolded_to_be_judged(world):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    network = world.scripted(Reply(headers=headers, body=gzip.compress(bytes(16_000_000))))
+    seen = []
+
+    def classify(response, body):
+        seen.append((body, tracemalloc.get_traced_memory()[1] < 4_000_000))
+
+    tracemalloc.start()
+    try:
+        answer = await world.get(world.stack(network, profile=Profile(classify=classify, reads_body=is_json)))
+    finally:
+        tracemalloc.stop()
+    assert seen == [(None, True)]
+    assert len(answer.content) == 16_000_000
 
 
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # trio, of httpx's own when it raises
