@@ -10,7 +10,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from aragora_transport.connectors._answer import fields_of
+from aragora_transport.connectors._answer import fields_of, items_of
 from aragora_transport.connectors._files import Download, File, Sink, Upload
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
 from aragora_transport.connectors.base import ChatPlatformConnector
@@ -300,7 +300,13 @@ class TelegramConnector(ChatPlatformConnector):
         failures = 0
         while True:
             result = await self.get_updates(self._next_update, timeout=timeout, limit=limit, **fields)
-            if not result.success or result.data is None:
+            items = items_of(fields_of(result.data).get("items"))
+            updates = list(filter(_is_update, items or ()))
+            if result.success and (items is None or (items and not updates)):
+                # Asked again at once, it would come again, for ever.
+                error = "an answer without an update that can be confirmed"
+                result = self._refused("get_updates", error, "invalid_response")
+            if not result.success:
                 if on_error is not None:
                     on_error(result)
                 wait = min(2.0**failures, _LONGEST_WAIT) * random.uniform(1.0, 1.1)
@@ -310,11 +316,9 @@ class TelegramConnector(ChatPlatformConnector):
                 await self._clock.sleep(max(wait, least, result.retry_after or 0.0))
                 continue
             failures = 0
-            for update in result.data.get("items", ()):
-                number = fields_of(update).get("update_id")
-                if isinstance(number, int):
-                    yield update
-                    self._next_update = number + 1
+            for update in updates:
+                yield update
+                self._next_update = update["update_id"] + 1
 
     async def set_webhook(self, url: str, secret_token: str | None = None, **fields: Any) -> ConnectorResult:
         """Have updates posted to `url`, with `secret_token` in a header; ends long polling."""
@@ -335,6 +339,11 @@ class TelegramConnector(ChatPlatformConnector):
     ) -> ConnectorResult | None:
         """The limits hold for what is left after markup was parsed: with `parse_mode` only Telegram knows."""
         return None if fields.get("parse_mode") else self._too_long(operation, text, most)
+
+
+def _is_update(item: object) -> bool:
+    """Whether it has the number that confirms it."""
+    return isinstance(fields_of(item).get("update_id"), int)
 
 
 def _says(words: str) -> Callable[[Answer], bool]:

@@ -555,6 +555,18 @@ async def test_updates_of_no_sense_are_passed_over():
     assert seen == [8, 9]
 
 
+@pytest.mark.parametrize(
+    "nonsense", [[{"update_id": "7"}], {"no": "list"}, {"items": 5}, {}, True, None], ids=str
+)
+async def test_an_answer_that_would_come_again_for_ever_is_a_failure_and_not_asked_for_at_once(nonsense):
+    telegram = Telegram(ok(nonsense), ok([update(8)]))
+    told = []
+    async for _ in telegram.bot.poll(on_error=lambda result: told.append(result.error_code)):
+        break
+    assert told == ["invalid_response"]
+    assert telegram.clock.monotonic() >= 1.0
+
+
 # --- the token ---
 
 
