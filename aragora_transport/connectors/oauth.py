@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import inspect
 import os
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack
@@ -70,14 +71,18 @@ class FileStore:
 
     def save(self, refresh_token: str) -> None:
         """Write it beside the old one, and put it in its place."""
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # A new file of a name that nobody can have prepared.
+        handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        beside = Path(name)
         try:
-            os.write(file, refresh_token.encode("ascii"))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        beside.replace(self._path)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(refresh_token)
+                file.flush()
+                os.fsync(handle)
+            beside.replace(self._path)
+        except BaseException:
+            beside.unlink()
+            raise
 
 
 class StaticKey(TokenSource):
@@ -204,7 +209,7 @@ def _token(fields: dict[str, Any], *, older: float = 0.0) -> Token:
     """The access token of an answer. `older`: seconds that it has lain here."""
     try:
         seconds = float(fields["expires_in"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return Token(value=fields["access_token"])
     known = 0 <= seconds < float("inf")
     return Token(value=fields["access_token"], expires_in=max(0.0, seconds - older) if known else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 
 import httpx
 import pytest
@@ -174,6 +175,34 @@ def test_a_file_store_keeps_a_token_for_its_owner_alone(tmp_path):
     assert store.load() == "refresh-2"
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_a_file_store_writes_to_no_file_that_was_laid_out_for_it(tmp_path):
+    (tmp_path / "theirs").touch()
+    (tmp_path / f".token.{os.getpid()}").symlink_to(tmp_path / "theirs")
+    FileStore(tmp_path / "token").save("refresh-1")
+    assert (tmp_path / "theirs").read_text() == ""
+
+
+def test_a_file_store_that_fails_leaves_nothing_behind(tmp_path):
+    store = FileStore(tmp_path / "token")
+    store.save("refresh-1")
+    with pytest.raises(UnicodeEncodeError):
+        store.save("schlüssel")
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+    assert store.load() == "refresh-1"
+
+
+@pytest.mark.parametrize("seconds", [f"1{'0' * 400}", "1e400", "-5", "NaN", '"soon"', "[]"])
+async def test_a_time_that_makes_no_sense_is_no_reason_to_lose_a_token(world, seconds):
+    body = b'{"access_token": "access", "refresh_token": "next", "expires_in": %s}' % seconds.encode()
+    network = world.scripted(Reply(body=body))
+    kept = []
+    source = RefreshToken(
+        LOGIN, "id", SECRET, refresh_token=FIRST, save=kept.append, origin=API, transport=network
+    )
+    assert await token_of(world, source) == "Bearer access"
+    assert kept == ["next"]
 
 
 async def test_a_static_key_is_sent_as_it_is_told(world):
