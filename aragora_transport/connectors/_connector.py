@@ -283,12 +283,14 @@ class Connector:
         self, page: Callable[[str | None], Awaitable[ConnectorResult]], cursor: str | None = None
     ) -> AsyncGenerator[ConnectorResult]:
         """One result after another, until there is no next cursor or one has failed."""
+        seen: set[str] = set()
         while True:
             result = await page(cursor)
             yield result
             cursor = result.data.get("next_cursor") if result.success and result.data else None
-            if not cursor:
+            if not cursor or cursor in seen:  # or it would go round for ever
                 return
+            seen.add(cursor)
 
     def _secret(self, value: str, name: str, *, origin: str | None = None) -> Secret:
         """A secret of one request, such as a webhook's token; the same value is the same secret again."""

@@ -247,5 +247,6 @@ def _once(nonce: str | int | None) -> dict[str, Any]:
     return {"nonce": secrets.token_hex(12) if nonce is None else nonce, "enforce_nonce": True}
 
 
-def _last(items: list[Any], field: str) -> Any:
-    return fields_of(items[-1]).get(field) if items else None
+def _last(items: list[Any], field: str) -> str | None:
+    cursor = fields_of(items[-1]).get(field) if items else None
+    return cursor if isinstance(cursor, str) else None

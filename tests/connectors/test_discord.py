@@ -425,6 +425,11 @@ async def test_a_page_that_failed_is_the_last():
     assert pages[1].error_code == "50001"
 
 
+async def test_a_page_that_comes_again_and_again_is_not_asked_for_for_ever():
+    discord = Discord(reply([{"id": "7"}, {"id": "6"}]))
+    assert len([page async for page in discord.bot.iter_history(1, limit=2)]) == 2
+
+
 async def test_a_list_of_another_shape_is_no_error():
     for step in (reply({"items": "none"}), reply({"id": 1}), reply(["x"] * 50), reply(7), error(403, 50001)):
         for call in (lambda bot: bot.history(1), lambda bot: bot.list_pins(1)):
