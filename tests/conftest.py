@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,18 @@ class FencedBlocks:
 def pytest_configure(config: pytest.Config) -> None:
     # As a plugin, since a conftest's own hooks are asked only about files beside it.
     config.pluginmanager.register(FencedBlocks(), "fenced-blocks")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector leaves alone what is here for good: all modules and ten thousand tests.
+
+    Else it would look at them again and again, which took longer than many a test.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
