@@ -36,20 +36,22 @@ class CorrelationHeaderTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         call: Call | None = request.extensions.get(CALL)
-        if call is None or request.url.host not in self.hosts or self.header in request.headers:
-            return await self.transport.handle_async_request(request)
-        copy: Any = object.__new__(request.__class__)
-        copy.__dict__.update(request.__dict__)
-        line = (self.header.encode(), call.correlation_id.encode())
-        copy.headers = type(request.headers)([*request.headers.raw, line])
+        sent: Any = request
+        if call is not None and request.url.host in self.hosts and self.header not in request.headers:
+            sent = object.__new__(request.__class__)
+            sent.__dict__.update(request.__dict__)
+            line = (self.header.encode(), call.correlation_id.encode())
+            sent.headers = type(request.headers)([*request.headers.raw, line])
         try:
-            response = await self.transport.handle_async_request(copy)
+            response = await self.transport.handle_async_request(sent)
+            if getattr(response, "_request", None) is sent:
+                response.request = request
         except BaseException as error:
-            if getattr(error, "_request", None) is copy:
+            if getattr(error, "_request", None) is sent:
                 error.request = request  # type: ignore[attr-defined]  # as httpx's errors have it
             raise
-        if getattr(response, "_request", None) is copy:
-            response.request = request
+        finally:
+            sent = request = None  # a secret may be written in them, and tracebacks show a frame's locals
         return response
 
     async def __aenter__(self) -> Self:

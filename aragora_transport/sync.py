@@ -36,18 +36,19 @@ class Driven(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         call = request.extensions.get(CALL)
-        if call is None or call.deadline is None:
-            return self.transport.handle_request(request)
-        # A thread can only be interrupted by httpx's own timeouts.
         theirs = request.extensions.get("timeout")
-        cut = shortened(theirs, call.deadline - call.clock.monotonic())
-        if cut is None:
-            return self.transport.handle_request(request)
-        request.extensions["timeout"] = cut
+        cut = None
+        if call is not None and call.deadline is not None:
+            # A thread can only be interrupted by httpx's own timeouts.
+            cut = shortened(theirs, call.deadline - call.clock.monotonic())
         try:
+            if cut is not None:
+                request.extensions["timeout"] = cut
             return self.transport.handle_request(request)
         finally:
-            put_back(request.extensions, theirs)
+            if cut is not None:
+                put_back(request.extensions, theirs)
+            request = None  # a secret may be written in it, and tracebacks show the locals of a frame
 
     async def __aenter__(self) -> Self:
         self.transport.__enter__()
