@@ -223,6 +223,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
     Else it would look at them again and again, which took longer than many a test.
     """
+    import hypothesis  # noqa: F401  # its plugin does, but later: by then trio's random would be hidden
+
     gc.disable()
     try:
         return (yield)
