@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import reprlib
 import secrets
+import traceback
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote
@@ -190,9 +191,9 @@ class CredentialTransport(httpx.AsyncBaseTransport):
         self,
         exc_type: type[BaseException] | None = None,
         exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
+        exc_traceback: TracebackType | None = None,
     ) -> None:
-        await self.transport.__aexit__(exc_type, exc_value, traceback)
+        await self.transport.__aexit__(exc_type, exc_value, exc_traceback)
 
     async def aclose(self) -> None:
         await self.transport.aclose()
@@ -236,11 +237,13 @@ def _clean_headers(headers: Any, used: list[Secret]) -> Any:
 
 
 def _clean_error(error: BaseException, copy: Any, request: Any, used: list[Secret]) -> None:
-    """Neither the copy nor a secret leaves in an error, or in what it came from."""
+    """Neither the copy nor a secret leaves in an error, in what it came from, or in frames below this one."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and not any(cause is one for one in seen):
         seen.append(cause)
+        # Their lines stay; their variables hold the copy, and some tools show those.
+        traceback.clear_frames(cause.__traceback__)
         if getattr(cause, "_request", None) is copy:
             cause.request = request  # type: ignore[attr-defined]  # as httpx's errors have it
         args = tuple(hidden(arg, used) if isinstance(arg, str) else arg for arg in cause.args)

@@ -141,6 +141,10 @@ async def test_an_error_holds_the_request_that_was_passed_in(world, caplog, kind
     assert len(ours) > 5
     records = [record.getMessage() for record in caplog.records]
     assert leaks(error, repr(error), repr(error.__cause__), *map(repr, ours), *world.events, *records) == []
+    # As some tools report errors: with what the variables held, below us too.
+    shown = list(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert any("handle" in line and "request = " in line for line in shown)
+    assert leaks(*shown) == []
 
 
 async def test_an_answer_of_a_mock_holds_the_request_that_was_passed_in(async_world):
