@@ -81,6 +81,9 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: Any) -> Any:
         extensions: dict[str, Any] = request.extensions
+        if CALL in extensions:  # it is being sent already, at the same time: this is another call
+            request = _copy(request)
+            extensions = request.extensions
         options = extensions.get(RECORD)
         if options is None:
             call = Call(self, request.method)
@@ -157,6 +160,14 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.top.aclose()
+
+
+def _copy(request: Any) -> Any:
+    """The request with extensions of its own, the call not in them; of whichever flavour's class it is."""
+    copy: Any = object.__new__(request.__class__)
+    copy.__dict__.update(request.__dict__)
+    copy.extensions = {name: value for name, value in request.extensions.items() if name != CALL}
+    return copy
 
 
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:

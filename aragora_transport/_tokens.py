@@ -125,6 +125,10 @@ class TokenSource:
         name = type(self).__name__
         if not _HEADER.fullmatch(header):
             raise ValueError(f"{name}(header={reprlib.repr(header)}): it must be the name of a header")
+        if scheme and not _HEADER.fullmatch(scheme):
+            raise ValueError(
+                f"{name}(scheme={reprlib.repr(scheme)}): it must be a word such as 'Bearer', or ''"
+            )
         if not 0 <= margin < math.inf:
             raise ValueError(f"{name}(margin={margin!r}): it must be seconds of at least 0")
         if not 0 < timeout < math.inf:
@@ -212,7 +216,15 @@ class TokenSource:
         context.run(current.set, call.correlation_id)
         if clock.manual:
             context.run(clock.call_began)  # type: ignore[attr-defined]  # a manual clock has it
-        flight.task = detach(self._refresh(flight, clock, call.blocking), context, blocking=call.blocking)
+        refresh = self._refresh(flight, clock, call.blocking)
+        try:
+            flight.task = detach(refresh, context, blocking=call.blocking)
+        except BaseException:  # no thread to be had, say: nobody must wait for it
+            refresh.close()
+            self._end(flight)
+            if clock.manual:
+                context.run(clock.call_ended)  # type: ignore[attr-defined]  # as above
+            raise
 
     async def _refresh(self, flight: Flight, clock: Clock, blocking: bool) -> None:
         try:

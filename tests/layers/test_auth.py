@@ -633,6 +633,41 @@ async def test_a_refresh_has_the_correlation_id_of_the_call_that_began_it(world)
     assert seen == [answer.extensions["aragora_transport"].correlation_id]
 
 
+def test_a_refresh_that_cannot_be_begun_keeps_nobody_waiting(blocking_world, monkeypatch):
+    world = blocking_world
+    stack = world.stack(world.scripted(200), auth=Tokens())
+    start = threading.Thread.start
+
+    def refused(_):
+        raise RuntimeError("can't start new thread")
+
+    with world.client(stack) as client:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="thread"):
+            client.get(HOME)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert client.get(HOME).status_code == 200
+    assert world.clock.monotonic() < 1.0
+
+
+async def test_one_request_that_is_sent_several_times_at_once_is_as_many_calls(async_world):
+    world = async_world
+    platform = Platform("token-1")
+    stack = world.stack(world.scripted(platform), auth=Tokens())
+    answers = []
+    async with world.client(stack) as client, anyio.create_task_group() as tasks:
+        request = client.build_request("GET", HOME)
+
+        async def send():
+            answers.append(await client.send(request))
+
+        for _ in range(5):
+            tasks.start_soon(send)
+    assert [answer.status_code for answer in answers] == [200] * 5
+    records = {id(answer.extensions["aragora_transport"]) for answer in answers}
+    assert len(records) == 5
+
+
 def test_its_place_is_between_retry_and_gate():
     network = ScriptedTransport(200)
     layers = [layer["layer"] for layer in resilient("test", network, auth=Tokens()).describe()["layers"]]
@@ -652,6 +687,7 @@ def test_its_place_is_between_retry_and_gate():
     ("keywords", "told"),
     [
         ({"header": "a b"}, "header"),
+        ({"scheme": "Bearer\r\nX"}, "scheme"),
         ({"margin": -1.0}, "margin"),
         ({"timeout": 0.0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
