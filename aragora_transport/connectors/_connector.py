@@ -16,6 +16,7 @@ from aragora_transport._redact import describe_error, one_line
 from aragora_transport.connectors._answer import OURS, Answer, code_of, read_body
 from aragora_transport.connectors._files import FileRefusedError
 from aragora_transport.connectors._settings import checked_url, with_options
+from aragora_transport.layers._layer import checked
 from aragora_transport.policy import Policy, ResendUnsafe, RetryPolicy
 from aragora_transport.profile import judge
 from aragora_transport.profiles import profile_for
@@ -89,8 +90,9 @@ class Connector:
         }
         self._others: dict[bytes, Secret] = {}
         self.resend_unsafe: ResendUnsafe = resend_unsafe
+        CallOptions(resend_unsafe=resend_unsafe)  # refuses what makes no sense now, not at the first request
         self.policy = with_options(
-            policy or Policy(),
+            Policy() if policy is None else checked(f"{self.platform_name}: policy", policy, Policy),
             enable_circuit_breaker=enable_circuit_breaker,
             threshold=circuit_breaker_threshold,
             cooldown=circuit_breaker_cooldown,

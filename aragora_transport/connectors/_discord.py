@@ -176,7 +176,7 @@ class DiscordApi(ChatPlatformConnector):
         return webhook[0], self._token(webhook[1])
 
     def _token(self, token: str) -> Secret:
-        if set(token) & set("/?#"):
+        if set(token) & set("/?#") or token in {".", ".."}:
             raise ValueError("the token of a webhook or an interaction is one segment of a path")
         return self._secret(token, "path-token")
 

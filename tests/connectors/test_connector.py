@@ -141,3 +141,12 @@ def test_json_of_any_shape_is_a_result(use, status, value):
 def test_the_contract_asks_how_a_connector_is_made():
     with pytest.raises(NotImplementedError, match="ConnectorContract must say how its connector is made"):
         ConnectorContract().test_retry_on_transient_error()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "kind", "told"),
+    [({"policy": 5}, TypeError, "policy"), ({"resend_unsafe": "never"}, ValueError, "resend_unsafe")],
+)
+def test_options_that_make_no_sense_are_refused_when_the_connector_is_made(keywords, kind, told):
+    with pytest.raises(kind, match=told):
+        DiscordConnector("a-token", **keywords)

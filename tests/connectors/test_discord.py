@@ -551,7 +551,8 @@ async def test_a_webhooks_token_goes_to_the_base_url_alone():
 
 
 @pytest.mark.parametrize(
-    "webhook", ["https://discord.com/api/8/x", "https://x.test/webhooks/8", "", (8, "a/b"), f"{HOOK}/slack"]
+    "webhook",
+    ["https://discord.com/api/8/x", "https://x.test/webhooks/8", "", (8, "a/b"), (8, ".."), f"{HOOK}/slack"],
 )
 async def test_a_webhook_that_is_none_is_refused_without_showing_it(webhook):
     with pytest.raises(ValueError, match="webhook") as caught:
