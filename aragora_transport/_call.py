@@ -217,13 +217,16 @@ class Call:
             complete=complete,
         )
 
-    def attempt_dropped(self) -> None:
-        """The present attempt's answer is not for the caller: its hooks hear the end of it now."""
+    def attempt_dropped(self, error: BaseException | None = None) -> None:
+        """The present attempt's answer is not for the caller: its hooks hear the end of it now.
+
+        `error`: what a layer raised in its place, if one did.
+        """
         self._stop_alarm()
         hooks, self.hooks = self.hooks, ()
         self.ended = self.clock.monotonic()
         for hook in hooks:
-            hook(self, None, True)
+            hook(self, error, error is None)
         self.ended = None  # the call goes on
 
     def _stop_alarm(self) -> None:

@@ -101,6 +101,7 @@ class CallScope(httpx.AsyncBaseTransport):
                 await tell(self._watchers, call, response, self.flavor)
             call.ended = self.clock.monotonic()  # until the body ends
         except BaseException as error:
+            call.attempt_dropped(error)  # an answer may have come, and a layer raised for all that
             call.ended = self.clock.monotonic()
             self._failed(call, error)
             raise

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import anyio
+import httpx
 import pytest
 
 from aragora_transport import (
@@ -18,7 +19,7 @@ from aragora_transport import (
     TimeoutPolicy,
     call_options,
 )
-from aragora_transport.layers import RateLimitTransport
+from aragora_transport.layers import DeadlineTransport, RateLimitTransport
 from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
@@ -177,6 +178,27 @@ async def test_who_waits_for_a_place_that_nobody_frees_is_refused_in_the_end(asy
         answer = await client.get(URL, extensions=call_options(rate_key="another"))
         assert answer.status_code == 200
         tasks.cancel_scope.cancel()
+
+
+async def test_a_layer_of_others_that_raises_for_an_answer_frees_its_place(async_world):
+    class Strict(httpx.AsyncBaseTransport):
+        def __init__(self, below):
+            self.below = below
+
+        async def handle_async_request(self, request):
+            answer = await self.below.handle_async_request(request)
+            await answer.stream.aclose()
+            raise PermissionError(f"status {answer.status_code}")
+
+    world = async_world
+    network = world.scripted(Reply(status=403, body=b"no"))
+    layer = world.layer(RateLimitTransport, network, policy=RateLimitPolicy(max_in_flight=1))
+    outer = world.layer(DeadlineTransport, Strict(layer))
+    async with world.client(outer) as client:
+        for _ in range(3):
+            with pytest.raises(PermissionError):
+                await client.get(URL)
+    assert len(network.sent) == 3
 
 
 async def test_without_a_limit_on_the_wait_it_waits_for_as_long_as_it_takes(async_world):
