@@ -39,6 +39,8 @@ class Judgement:
     `wide`: that limit is the widest that the request falls under: its last bucket is closed, not its first.
     `unprocessed`: the platform did nothing with the request, as after a 429 or 503: it can be sent again
         also where doing it twice would do harm.
+    `unauthenticated`: the platform refused the token, as a 401 does, which needs no word of it: where a
+        token source has another one, the attempt is made once more.
     `code`: the platform's own error code, for logs, records and results.
     """
 
@@ -48,6 +50,7 @@ class Judgement:
     limited: bool = False
     wide: bool = False
     unprocessed: bool = False
+    unauthenticated: bool = False
     code: str | None = None
 
     def __post_init__(self) -> None:

@@ -105,7 +105,7 @@ def _build(  # noqa: C901  # one statement a layer
             **common,
         )
     if auth is not None:
-        transport = AuthTransport(transport, source=auth, **common)
+        transport = AuthTransport(transport, source=auth, profile=profile, **common)
     if policy.retry is not None:
         transport = RetryTransport(
             transport,

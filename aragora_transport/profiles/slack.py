@@ -23,6 +23,8 @@ _UNWELL = frozenset({"service_unavailable", "internal_error", "fatal_error"})
 _PASSING = frozenset({"request_timeout", "team_added_to_org"})
 # Of these, what says that nothing was done; after a fatal_error some of it may have been.
 _UNPROCESSED = frozenset({"service_unavailable", "request_timeout"})
+# The token has run out: a new one may be had.
+_EXPIRED = "token_expired"
 
 _MINUTE = 60.0
 # Tiers 2 to 4, for each method in each workspace (docs.slack.dev, "Rate limits"); tier 5 is special.
@@ -54,7 +56,7 @@ def classify(response: Any, body: bytes | None) -> Judgement | None:
         return Judgement(verdict="neither", retryable=True, unprocessed=unprocessed, code=code)
     if response.status_code >= 500:  # the status says more than the code
         return Judgement(verdict="failure", code=code)
-    return Judgement(verdict="success", retryable=False, code=code)
+    return Judgement(verdict="success", retryable=False, unauthenticated=code == _EXPIRED, code=code)
 
 
 def rate_key(request: Any) -> tuple[Bucket, ...]:

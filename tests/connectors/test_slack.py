@@ -505,6 +505,27 @@ async def test_a_token_that_rotates_is_exchanged_once_in_time_and_goes_where_it_
     assert network.sent[-1].headers["authorization"] == "Bearer xoxe.xoxb-2"
 
 
+async def test_a_token_that_slack_calls_expired_before_its_time_is_exchanged_too():
+    valid = ["Bearer xoxe.xoxb-2"]
+    saved = []
+
+    def answer(request):
+        if request.url.path.endswith("oauth.v2.access"):
+            number = len(saved) + 1
+            return ok(access_token=f"xoxe.xoxb-{number}", refresh_token=f"xoxe-1-{number}", expires_in=43200)
+        return ok(ts="1.1") if request.headers["authorization"] in valid else error("token_expired")
+
+    network = ScriptedTransport(answer)
+    app = SlackConnector.rotating("i", "the-client-secret", "xoxe-1-0", save=saved.append, transport=network)
+    result = await app.send_message("C1", "hi")
+    assert (result.success, result.data["ts"], result.attempts) == (True, "1.1", 2)
+    assert saved == ["xoxe-1-1", "xoxe-1-2"]
+    valid.clear()
+    result = await app.send_message("C1", "hi")
+    assert (result.error_code, result.retryable, result.attempts) == ("token_expired", False, 2)
+    assert saved == ["xoxe-1-1", "xoxe-1-2", "xoxe-1-3"]
+
+
 async def test_a_refresh_that_slack_refuses_says_why():
     network = ScriptedTransport(error("invalid_refresh_token"))
     app = SlackConnector.rotating("i", "the-client-secret", "xoxe-1-0", transport=network)

@@ -31,6 +31,7 @@ from aragora_transport.layers import (
     TokenRefused,
     TokenSource,
 )
+from aragora_transport.profile import Judgement, Profile
 from aragora_transport.testing import ManualClock, Reply, ScriptedTransport
 
 HOME = "http://platform.test"
@@ -121,6 +122,36 @@ async def test_a_401_to_the_new_token_is_returned_as_it_is(world):
     assert (answer.status_code, answer.content) == (401, b"who are you?")
     assert tokens_of(network) == ["token-1", "token-2"]
     assert statuses(answer) == [401, 401]
+    assert network.open_responses == 0
+
+
+EXPIRED = b'{"error": "expired"}'
+
+
+def by_its_body(response, body):
+    expired = body == EXPIRED
+    return Judgement(verdict="success", unauthenticated=expired, code="expired" if expired else None)
+
+
+READING = Profile(classify=by_its_body, reads_body=lambda response: True)
+
+
+@pytest.mark.parametrize(("takes", "ends"), [("token-2", None), ("none of these", "expired")])
+async def test_what_a_profile_calls_unauthenticated_is_as_a_401(world, takes, ends):
+    network = world.scripted(
+        lambda request: Reply(
+            body=b"welcome" if request.headers["authorization"] == f"Bearer {takes}" else EXPIRED
+        )
+    )
+    stack = world.stack(network, auth=Tokens(), profile=READING)
+    answer = await world.post(stack, url=HOME, content=b"the body")
+    assert (answer.status_code, answer.content) == (200, EXPIRED if ends else b"welcome")
+    assert tokens_of(network) == ["token-1", "token-2"]
+    assert [sent.body for sent in network.sent] == [b"the body", b"the body"]
+    attempts = answer.extensions["aragora_transport"].attempts
+    assert [(attempt.status, attempt.error) for attempt in attempts] == [(200, "expired"), (200, ends)]
+    finished = [event.error for event in world.events if isinstance(event, AttemptFinished)]
+    assert finished == ["expired", ends]
     assert network.open_responses == 0
 
 
