@@ -1,4 +1,4 @@
-"""One server, called by many at once, in threads, event loops and processes: every request is counted once."""
+"""One server, called at once by threads, event loops and processes: every request is counted once."""
 
 from __future__ import annotations
 
