@@ -8,6 +8,7 @@ once is not sent a second time because nobody stayed to hear what came of the fi
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
 import reprlib
@@ -83,11 +84,12 @@ class Held:
 class Flight:
     """One refresh under way."""
 
-    __slots__ = ("began", "failure", "held", "lost_at", "over", "task", "waiters")
+    __slots__ = ("began", "failure", "held", "lost_at", "over", "process", "task", "waiters")
 
     def __init__(self, began: float, lost_at: float) -> None:
         self.began = began
         self.lost_at = lost_at
+        self.process = os.getpid()  # after a fork it goes on in the parent alone
         self.over = False
         self.held: Held | None = None
         self.failure: TokenRefused | None = None
@@ -198,7 +200,7 @@ class TokenSource:
             if held is not None and now < held.refresh_at:
                 return held, None, False
             usable = held if held is not None and now < held.expires_at else None
-            if flight is not None and now < flight.lost_at:
+            if flight is not None and now < flight.lost_at and flight.process == os.getpid():
                 # Where the old one is still good, another call sees to the next one.
                 return usable, flight if usable is None else None, False
             self._flight = Flight(now, now + self.timeout + _GRACE)

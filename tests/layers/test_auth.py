@@ -681,6 +681,18 @@ def test_a_refresh_that_cannot_be_begun_keeps_nobody_waiting(blocking_world, mon
     assert world.clock.monotonic() < 1.0
 
 
+async def test_after_a_fork_a_call_does_not_wait_for_the_parents_refresh(async_world, monkeypatch):
+    world = async_world
+    source = Tokens()
+    stack = world.stack(world.scripted(200), auth=source)
+    async with world.client(stack) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.get, HOME)
+        await until(lambda: source.asked == 1)
+        monkeypatch.setattr("os.getpid", lambda: -1)  # as a child has it
+        assert (await client.get(HOME)).status_code == 200
+    assert source.asked == 2
+
+
 async def test_one_request_that_is_sent_several_times_at_once_is_as_many_calls(async_world):
     world = async_world
     platform = Platform("token-1")
