@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         args.refuse(f"--write-docs: {problem}; name the top of a checkout")
     effort = _harness.QUICK if args.quick else _harness.FULL
     effort = replace(effort, rounds=args.rounds or effort.rounds)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: suites collect often, and it would take most of their time
     suites: dict[str, Any] = {}
     for name in SUITES:
         if not args.suites or name in args.suites:
