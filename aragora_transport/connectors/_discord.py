@@ -12,9 +12,11 @@ from urllib.parse import quote, urlsplit
 
 from aragora_transport._version import __version__
 from aragora_transport.connectors._answer import fields_of, items_of
+from aragora_transport.connectors._events import discord_event
 from aragora_transport.connectors._files import File, Upload
+from aragora_transport.connectors._receiving import ReceivingConnector
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
-from aragora_transport.connectors.base import ChatPlatformConnector
+from aragora_transport.connectors.webhooks import DiscordWebhook
 
 if TYPE_CHECKING:
     from aragora_transport._credentials import Secret
@@ -33,16 +35,19 @@ WINDOW = 2.5
 USER_AGENT = f"DiscordBot (aragora-transport, {__version__})"
 
 
-class DiscordApi(ChatPlatformConnector):
+class DiscordApi(ReceivingConnector):
     """A bot of Discord's.
 
     `token`: of the bot; sent to `base_url` alone. `token_type`: "Bot", or "Bearer" for an OAuth token.
     `base_url`: of the API, version included. `user_agent`: Discord asks for `DiscordBot (<url>, <version>)`.
+    `public_key`: of the application, for `verify_webhook`; see `DiscordWebhook`.
     `max_upload`, `max_download`: bytes of a file; `None` for no limit on our side.
     For the rest see `Connector`.
     """
 
     platform_name = "discord"
+    _signed_with = "public_key"
+    _webhook_event = staticmethod(discord_event)
 
     def __init__(
         self,
@@ -51,11 +56,13 @@ class DiscordApi(ChatPlatformConnector):
         base_url: str = "https://discord.com/api/v10",
         token_type: str = "Bot",  # noqa: S107  # no password
         user_agent: str = USER_AGENT,
+        public_key: str | None = None,
         max_upload: int | None = UPLOAD,
         max_download: int | None = None,
         **keywords: Unpack[ConnectorOptions],
     ) -> None:
         super().__init__(base_url=base_url, secrets={"discord-token": token}, **keywords)
+        self._inbox = None if public_key is None else DiscordWebhook(public_key)
         self._agent = {"User-Agent": user_agent}
         self._identity = {**self._agent, "Authorization": f"{token_type} {self._secrets['discord-token']}"}
         self.max_upload = max_upload

@@ -70,7 +70,7 @@ def slack_event(body: bytes, *, retry: str | None = None) -> WebhookEvent | None
     again = int(retry) if retry is not None and retry.isascii() and retry.isdigit() and len(retry) < 5 else 0
     payload = _object(body)
     if payload is None:
-        text = body.decode("utf-8", "replace")
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)  # pyright: ignore[reportUnnecessaryIsInstance]  # users err
         form: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True))
         if "command" in form:
             return _slack("slash_command", form, form.get("trigger_id"), form, again)

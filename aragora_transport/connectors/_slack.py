@@ -16,9 +16,11 @@ from aragora_transport._credentials import Secret, origin_of
 from aragora_transport._redact import one_line
 from aragora_transport._tokens import TokenSource
 from aragora_transport.connectors._answer import Answer, fields_of, items_of
+from aragora_transport.connectors._events import slack_event
+from aragora_transport.connectors._receiving import ReceivingConnector
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
-from aragora_transport.connectors.base import ChatPlatformConnector
 from aragora_transport.connectors.oauth import RefreshToken
+from aragora_transport.connectors.webhooks import SlackWebhook
 
 if TYPE_CHECKING:
     from aragora_transport.connectors.oauth import TokenStore
@@ -45,24 +47,28 @@ _HARMLESS_TWICE = re.compile(
 )
 
 
-class SlackApi(ChatPlatformConnector):
+class SlackApi(ReceivingConnector):
     """An app of Slack's in one workspace.
 
     `token`: of the bot or of a user; sent to `base_url` and `files_url` alone. For one that is exchanged
         every twelve hours see `rotating`.
     `app_token`: the app-level one (`xapp-`), for `open_socket`.
+    `signing_secret`: of the app, for `verify_webhook`.
     `base_url`: of the Web API. `files_url`: where `download_file` takes files from.
     `max_upload`, `max_download`: bytes of a file; `None` for no limit on our side.
     For the rest see `Connector`.
     """
 
     platform_name = "slack"
+    _signed_with = "signing_secret"
+    _webhook_event = staticmethod(slack_event)
 
     def __init__(
         self,
         token: str | TokenSource,
         *,
         app_token: str | None = None,
+        signing_secret: str | None = None,
         base_url: str = _API,
         files_url: str = _FILES,
         max_upload: int | None = None,
@@ -73,6 +79,7 @@ class SlackApi(ChatPlatformConnector):
         mine = token if isinstance(token, str) else None
         secrets = given(**{"slack-token": mine, "slack-app-token": app_token})
         super().__init__(base_url=base_url, secrets=secrets, auth=source, **keywords)
+        self._inbox = None if signing_secret is None else SlackWebhook(signing_secret)
         self._identity = {} if mine is None else bearer(self._secrets["slack-token"])
         self._app_identity = self._identity if app_token is None else bearer(self._secrets["slack-app-token"])
         places = (self.base_url, files_url)
@@ -172,6 +179,7 @@ class SlackApi(ChatPlatformConnector):
             origin=(base_url, files_url),
             margin=_REFRESHED_BEFORE,
             transport=keywords.get("transport"),
+            registry=keywords.get("registry"),
         )
         return cls(source, **keywords)
 

@@ -19,10 +19,12 @@ from aragora_transport.connectors._conversations import (
     ConversationStore,
     SQLiteConversationStore,
 )
+from aragora_transport.connectors._events import teams_event
+from aragora_transport.connectors._receiving import ReceivingConnector
 from aragora_transport.connectors._settings import ConnectorOptions, segment
-from aragora_transport.connectors.base import ChatPlatformConnector
 from aragora_transport.connectors.enterprise import EnterpriseConnector
 from aragora_transport.connectors.oauth import ClientCredentials
+from aragora_transport.connectors.webhooks import TeamsWebhook
 from aragora_transport.result import ConnectorResult
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class _Graph(EnterpriseConnector):
     platform_name = "teams"
 
 
-class TeamsApi(ChatPlatformConnector):
+class TeamsApi(ReceivingConnector):
     """A bot of Microsoft Teams'.
 
     `app_id`, `app_secret`: of its registration. `tenant`: the directory that it is registered in; Graph needs
@@ -52,10 +54,13 @@ class TeamsApi(ChatPlatformConnector):
     `base_url`: for conversations that the store does not know; `login_url`, `graph_url`: for gateways.
     `service_urls`: further places, of which scheme, host and port count, that the bot's token may go to. It
         goes there, to `base_url`, to the hosts of the cloud, and nowhere else.
+    `security_token`: of an outgoing webhook, for `verify_webhook`.
     For the rest see `Connector`.
     """
 
     platform_name = "teams"
+    _signed_with = "security_token"
+    _webhook_event = staticmethod(teams_event)
 
     def __init__(
         self,
@@ -70,6 +75,7 @@ class TeamsApi(ChatPlatformConnector):
         login_url: str | None = None,
         graph_url: str | None = None,
         service_urls: Collection[str] = (),
+        security_token: str | None = None,
         **keywords: Unpack[ConnectorOptions],
     ) -> None:
         if cloud not in CLOUDS:
@@ -90,11 +96,13 @@ class TeamsApi(ChatPlatformConnector):
                 client_auth="post",
                 platform="teams",
                 transport=keywords.get("transport"),
+                registry=keywords.get("registry"),
             )
 
         at_home = place.login_tenant if multi_tenant or tenant is None else tenant
         auth = tokens(at_home, place.bot_scope, allowed)
         super().__init__(base_url=base_url, auth=auth, **keywords)
+        self._inbox = None if security_token is None else TeamsWebhook(security_token)
         self._graph: _Graph | None = None
         if tenant is not None:
             graph_auth = tokens(tenant, f"{place.graph}/.default", [graph_url])

@@ -26,6 +26,8 @@ from aragora_transport.state import State
 if TYPE_CHECKING:
     import random
 
+    from prometheus_client import CollectorRegistry
+
     from aragora_transport._clock import Clock
 
 ClientAuth = Literal["basic", "post"]
@@ -116,6 +118,7 @@ class _OAuthSource(TokenSource):
         client_auth: ClientAuth = "basic",
         policy: Policy = POLICY,
         transport: Any = None,
+        registry: CollectorRegistry | None = None,
         platform: str = "oauth",
         **options: Unpack[SourceOptions],
     ) -> None:
@@ -139,6 +142,7 @@ class _OAuthSource(TokenSource):
         self._posts_secret = client_secret is not None and client_auth == "post"
         self._policy = policy
         self._transport = transport
+        self._registry = registry
         self._platform = platform
         self._state: State | None = None
 
@@ -169,6 +173,7 @@ class _OAuthSource(TokenSource):
             self._platform,
             self._transport,
             policy=self._policy,
+            registry=self._registry,
             state=self._state,
             credentials=() if self._basic is None else self._basic,
         )
@@ -224,7 +229,8 @@ class ClientCredentials(_OAuthSource):
         )
 
     `scope`, `extra`: parameters of the token request. `client_auth`: "basic", in a header (default), or
-    "post", in the form. `policy`, `transport`, `platform`: of the stack that token requests go through.
+    "post", in the form. `policy`, `transport`, `registry`, `platform`: of the stack that token requests go
+    through.
     For `origin` and the rest see `TokenSource`.
     """
 

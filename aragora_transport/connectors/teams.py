@@ -247,7 +247,12 @@ class TeamsConnector(TeamsGraph):
 
     # --- files ---
 
-    async def upload_file(self, channel_id: str, file: object = None) -> ConnectorResult:
+    async def upload_file(
+        self,
+        channel_id: str,
+        file: object = None,
+        **fields: Any,  # noqa: ARG002  # as with other platforms
+    ) -> ConnectorResult:
         """Always a failure: a bot asks for consent first, and then uploads to OneDrive by Graph."""
         name = type(file).__name__
         error = f"Teams takes no file ({name}) in {channel_id}: send a consent card, or upload it by graph()"

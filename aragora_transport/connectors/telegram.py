@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from aragora_transport.connectors._answer import fields_of, items_of
+from aragora_transport.connectors._events import telegram_event
 from aragora_transport.connectors._files import Download, File, Sink, Upload
+from aragora_transport.connectors._receiving import ReceivingConnector
 from aragora_transport.connectors._settings import ConnectorOptions, given, segment
-from aragora_transport.connectors.base import ChatPlatformConnector
+from aragora_transport.connectors.webhooks import TelegramWebhook
 from aragora_transport.layers.timeout import LONG_POLL_MARGIN
 
 if TYPE_CHECKING:
@@ -33,17 +35,20 @@ _HARMLESS_TWICE = ("get", "set", "edit", "delete", "answer", "pin", "unpin", "se
 _LONGEST_WAIT = 30.0  # seconds between two polls that fail
 
 
-class TelegramConnector(ChatPlatformConnector):
+class TelegramConnector(ReceivingConnector):
     """A bot of Telegram's.
 
     `token`: as BotFather gives it; it is sent to `base_url` alone.
     `base_url`: of the API, for a server of your own. `test`: the test environment's methods.
+    `secret_token`: as given to `set_webhook`, for `verify_webhook`.
     `max_upload`, `max_download`: bytes of a file, by default what Telegram's own servers take (50 MB, and
         10 MB for a photo) and give (20 MiB); `None` for a server of your own, which has no limits.
     For the rest see `Connector`.
     """
 
     platform_name = "telegram"
+    _signed_with = "secret_token"
+    _webhook_event = staticmethod(telegram_event)
 
     def __init__(
         self,
@@ -51,11 +56,13 @@ class TelegramConnector(ChatPlatformConnector):
         *,
         base_url: str = "https://api.telegram.org",
         test: bool = False,
+        secret_token: str | None = None,
         max_upload: int | None = UPLOAD,
         max_download: int | None = DOWNLOAD,
         **keywords: Unpack[ConnectorOptions],
     ) -> None:
         super().__init__(base_url=base_url, secrets={"telegram-token": token}, **keywords)
+        self._inbox = None if secret_token is None else TelegramWebhook(secret_token)
         token_name = self._secrets["telegram-token"]
         self._methods = f"bot{token_name}/test" if test else f"bot{token_name}"
         self._files = f"file/{self._methods}"
@@ -140,8 +147,13 @@ class TelegramConnector(ChatPlatformConnector):
         """Set the bot's reaction; a bot has one, so it replaces another."""
         return await self._react("add_reaction", channel_id, message_id, [{"type": "emoji", "emoji": emoji}])
 
-    async def remove_reaction(self, channel_id: ChatId, message_id: int) -> ConnectorResult:
-        """Take the bot's reaction back."""
+    async def remove_reaction(
+        self,
+        channel_id: ChatId,
+        message_id: int,
+        emoji: str | None = None,  # noqa: ARG002  # as with other platforms
+    ) -> ConnectorResult:
+        """Take the bot's reaction back, whichever `emoji` it is: a bot has one."""
         return await self._react("remove_reaction", channel_id, message_id, [])
 
     async def _react(
@@ -207,14 +219,16 @@ class TelegramConnector(ChatPlatformConnector):
         *,
         kind: Kind = "document",
         filename: str | None = None,
-        caption: str | None = None,
+        text: str | None = None,
         **fields: Any,
     ) -> ConnectorResult:
-        """Post a file: bytes, a `Path`, an open binary file, or as text the id or URL of one that exists.
+        """Post a file: bytes, a `Path`, an open binary file, or as `str` the id or URL of one that exists.
 
+        `text`: its caption, of at most 1024 characters.
         Its size is checked before it is sent, or on the way where nobody knows it.
         """
         method = "send" + kind.title().replace("_", "")  # sendVideoNote
+        caption = fields.pop("caption", text)  # Telegram's own name will do
         params = {"chat_id": channel_id, **given(caption=caption), **fields}
         too_long = self._unfit("upload_file", caption, CAPTION, fields)
         if too_long is not None:

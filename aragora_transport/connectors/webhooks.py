@@ -57,7 +57,7 @@ class Delivery:
         return 400 if self.event is None else 200
 
 
-class _Webhook(ABC):
+class Webhook(ABC):
     """The receiving end of one platform."""
 
     def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class _Webhook(ABC):
         """Why it was not the platform that has sent this."""
 
 
-class DiscordWebhook(_Webhook):
+class DiscordWebhook(Webhook):
     """Interactions and webhook events of Discord's, signed with Ed25519.
 
     `public_key`: of the application, in hex, from its General Information. Needs the package cryptography.
@@ -116,7 +116,7 @@ class DiscordWebhook(_Webhook):
         return discord_event(body)
 
 
-class SlackWebhook(_Webhook):
+class SlackWebhook(Webhook):
     """Events, commands and interactions of Slack's, signed with HMAC-SHA256 and good for five minutes.
 
     `signing_secret`: of the app, from its Basic Information. Raises `ValueError` where it is empty.
@@ -143,7 +143,7 @@ class SlackWebhook(_Webhook):
         return slack_event(body, retry=_header(headers, "x-slack-retry-num"))
 
 
-class TeamsWebhook(_Webhook):
+class TeamsWebhook(Webhook):
     """An outgoing webhook of Teams', signed with HMAC-SHA256. It wants its answer within five seconds.
 
     `security_token`: as Teams shows it once when the webhook is made, in base64. Raises `ValueError` for what
@@ -170,7 +170,7 @@ class TeamsWebhook(_Webhook):
         return teams_event(body)
 
 
-class TelegramWebhook(_Webhook):
+class TelegramWebhook(Webhook):
     """Updates of Telegram's, which come with the secret that `set_webhook` was given.
 
     `secret_token`: 1 to 256 letters, digits, "_" and "-"; `ValueError` for anything else.

@@ -54,6 +54,15 @@ async def test_client_credentials_go_in_a_header_by_default(world):
     assert world.registry.get_sample_value("platform_requests_total") is None
 
 
+async def test_token_requests_are_counted_where_they_are_told_to_be(world):
+    source = ClientCredentials(
+        *(LOGIN, "id", SECRET), origin=API, transport=world.scripted(answer()), registry=world.registry
+    )
+    assert await token_of(world, source) == "Bearer access"
+    labels = {"platform": "oauth", "operation": "token", "status": "200"}
+    assert world.registry.get_sample_value("platform_requests_total", labels) == 1
+
+
 async def test_client_credentials_may_go_in_the_form(world):
     network = world.scripted(answer())
     source = ClientCredentials(LOGIN, "id", SECRET, client_auth="post", origin=API, transport=network)

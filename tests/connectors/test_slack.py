@@ -516,9 +516,14 @@ async def test_a_token_that_slack_calls_expired_before_its_time_is_exchanged_too
         return ok(ts="1.1") if request.headers["authorization"] in valid else error("token_expired")
 
     network = ScriptedTransport(answer)
-    app = SlackConnector.rotating("i", "the-client-secret", "xoxe-1-0", save=saved.append, transport=network)
+    registry = CollectorRegistry()
+    app = SlackConnector.rotating(
+        *("i", "the-client-secret", "xoxe-1-0"), save=saved.append, transport=network, registry=registry
+    )
     result = await app.send_message("C1", "hi")
     assert (result.success, result.data["ts"], result.attempts) == (True, "1.1", 2)
+    labels = {"platform": "oauth", "operation": "token", "status": "200"}
+    assert registry.get_sample_value("platform_requests_total", labels) == 2
     assert saved == ["xoxe-1-1", "xoxe-1-2"]
     valid.clear()
     result = await app.send_message("C1", "hi")

@@ -309,6 +309,8 @@ async def test_there_is_one_token_for_each_audience_however_many_ask():
     teams.clock.advance(3600.0)
     await teams.bot.send_message(CID, "hi")
     assert len(teams.login.asked) == 3
+    labels = {"platform": "teams", "operation": "token", "status": "200"}
+    assert teams.registry.get_sample_value("platform_requests_total", labels) == 3
 
 
 @pytest.mark.parametrize(

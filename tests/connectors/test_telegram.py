@@ -99,7 +99,7 @@ REQUESTS = {  # operation: how it is called, Telegram's method, its parameters
         *("setMessageReaction", {"chat_id": 7, "message_id": 2, "reaction": THUMB}),
     ),
     "remove_reaction": (
-        lambda bot: bot.remove_reaction(7, 2),
+        lambda bot: bot.remove_reaction(7, 2, "x"),
         *("setMessageReaction", {"chat_id": 7, "message_id": 2, "reaction": []}),
     ),
     "pin_message": (
@@ -295,7 +295,7 @@ async def test_a_text_that_telegram_would_refuse_is_not_sent():
         (telegram.bot.answer_callback_query, ("q", "x" * 201), 200),
     ]
     for method, arguments, most in too_long:
-        keywords = {"caption": "x" * 1025} if most == 1024 else {}
+        keywords = {"text": "x" * 1025} if most == 1024 else {}
         result = await method(*arguments, **keywords)
         assert result.error == (
             f"telegram {method.__name__}: the text has {most + 1} characters, telegram takes {most}; "
@@ -337,7 +337,7 @@ def parts_of(sent):
 async def test_a_file_is_uploaded_as_a_form(kind, method):
     telegram = Telegram(ok(True))
     await telegram.bot.upload_file(
-        7, b"hello", kind=kind, filename="a.txt", caption="c", reply_markup={"x": [1]}
+        7, b"hello", kind=kind, filename="a.txt", text="c", reply_markup={"x": [1]}
     )
     (sent,) = telegram.sent
     assert (sent.method, sent.url) == ("POST", f"{BASE}/{method}")

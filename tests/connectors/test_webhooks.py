@@ -7,6 +7,7 @@ import builtins
 import json
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
@@ -15,13 +16,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aragora_transport.connectors import webhooks
+from aragora_transport.connectors import (
+    DiscordConnector,
+    SlackConnector,
+    TeamsConnector,
+    TelegramConnector,
+    webhooks,
+)
 from aragora_transport.connectors.webhooks import (
     DiscordWebhook,
     SlackWebhook,
     TeamsWebhook,
     TelegramWebhook,
 )
+from aragora_transport.testing import ManualClock
 
 NOW = 1531420618
 # From the tests of Slack's own SDK.
@@ -356,6 +364,41 @@ def test_whatever_discord_signs_is_taken(body, seed):
     headers = {"X-Signature-Timestamp": "7", "X-Signature-Ed25519": key.sign(b"7" + body).hex().upper()}
     assert webhook.verify(headers, body)
     assert not webhook.verify({**headers, "X-Signature-Timestamp": "8"}, body)
+
+
+CONNECTORS = {
+    "discord": (DiscordConnector, ["a-token"]),
+    "slack": (SlackConnector, ["a-token"]),
+    "teams": (TeamsConnector, ["an-id", "a-secret"]),
+    "telegram": (TelegramConnector, ["12:a-token"]),
+}
+SIGNS_WITH = {  # the argument of the connector, and of the webhook
+    "discord": ("public_key", "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"),
+    "slack": ("signing_secret", "8f742231b10e8888abcd99yyyzzz85a5"),
+    "teams": ("security_token", "vqF0En+Z0ucuRTM/01o2GuhMH3hKKk/N2bOmlM31zaA="),
+    "telegram": ("secret_token", "s3cret_token-1"),
+}
+
+
+@pytest.mark.parametrize("platform", CONNECTORS)
+def test_a_connector_verifies_and_reads_what_its_platform_posts(platform):
+    webhook, headers, body = VECTORS[platform]
+    make, arguments = CONNECTORS[platform]
+    name, secret = SIGNS_WITH[platform]
+    clock = ManualClock(wall=NOW)
+    connector = make(*arguments, **{name: secret}, clock=clock)
+    assert connector.verify_webhook(headers, body)
+    assert connector.verify_webhook({}, body) is False
+    assert connector.verify_webhook(headers, body, now=NOW + 301) == (platform != "slack")
+    assert connector.parse_event(body) == webhook.parse({}, body)
+    assert connector.parse_event(b"\xff") is None
+    assert connector.parse_event("no bytes") is None
+    bare = make(*arguments)
+    assert bare.parse_event(body) == webhook.parse({}, body)
+    with pytest.raises(ValueError, match=rf"{make.__name__}\(..., {name}=...\)"):
+        bare.verify_webhook(headers, body)
+    table = (Path(__file__).parents[2] / "docs" / "connectors" / "webhooks.md").read_text(encoding="utf-8")
+    assert f"| `{make.__name__}` | `{name}` |\n" in table
 
 
 def test_the_public_names_are_these():
