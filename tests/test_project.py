@@ -123,6 +123,11 @@ def test_importing_the_package_loads_neither_the_command_line_nor_the_testing_to
     ] == []
 
 
+def test_importing_the_package_leaves_what_only_failures_metrics_or_json_logs_need_for_later():
+    loaded = run_python("import sys, aragora_transport\nprint(*sys.modules)").split()
+    assert {"tenacity", "prometheus_client", "pythonjsonlogger"}.isdisjoint(loaded)
+
+
 def test_the_package_works_where_nothing_optional_is_installed():
     run_python(
         "import sys\n"
