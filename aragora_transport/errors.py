@@ -96,12 +96,16 @@ class RateLimitedError(_Described, httpx.TransportError):
         super().__init__("", request=request)
 
     def __str__(self) -> str:
+        if self.reason == "in_flight":
+            return (
+                f"{self.platform} {self.operation}: as many requests of {self.key!r} are under way as "
+                "max_in_flight allows, and none ended in time; try again when one has"
+            )
         why = {
             "wait_too_long": "that is longer than max_retry_after",
             "deadline": "that is past the call's deadline",
             "max_gate_wait": "that is longer than this call's max_gate_wait",
             "queue_full": "too many calls wait for it already",
-            "in_flight": "as many requests as may be are under way and did not end in time",
         }.get(self.reason, self.reason)
         return (
             f"{self.platform} {self.operation}: rate limited, the gate of {self.key!r} opens in "

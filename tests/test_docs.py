@@ -114,8 +114,8 @@ POLICY_TABLES = [
 @pytest.mark.parametrize(("page", "kind", "part"), POLICY_TABLES)
 def test_a_settings_table_has_the_fields_and_both_defaults(page, kind, part):
     names = [name for name, _ in fields(kind) if part is None or name in part]
-    policies = {type(value): value for _, value in fields(Policy)}
-    advised = {type(value): value for value in (getattr(Policy.recommended(), n) for n, _ in fields(Policy))}
+    policies = {type(one): one for _, one in fields(Policy)}
+    advised = {type(one): one for one in (getattr(Policy.recommended(), n) for n, _ in fields(Policy))}
     rows = rows_of(page, f"`{kind.__name__}`")
     for column, policy in ((1, policies[kind]), (2, advised[kind])):
         told = [(code(row[0]), value(row[column])) for row in rows]

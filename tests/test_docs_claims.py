@@ -40,10 +40,10 @@ def rows_below(page, heading):
 class Calls:
     """A stack as `resilient("my-api")` makes it, over a scripted network."""
 
-    def __init__(self, *steps):
+    def __init__(self, *steps, **keywords):
         self.clock = ManualClock()
         self.network = ScriptedTransport(*steps, clock=self.clock)
-        self.stack = resilient("my-api", self.network, clock=self.clock)
+        self.stack = resilient("my-api", self.network, clock=self.clock, **keywords)
 
     async def call(self, method="GET"):
         async with httpx.AsyncClient(transport=self.stack, trust_env=False) as client:
@@ -66,6 +66,15 @@ async def a_429():
     calls = Calls(TOLD_TOO_LONG, 200)
     assert (await calls.call()).status_code == 429
     assert calls.clock.monotonic() == 0.0
+
+
+async def a_500():
+    spared = Policy(retry=RetryPolicy(resend_unsafe="unprocessed"))
+    for status in (500, 502, 504):
+        calls = Calls(status, 200)
+        assert (await calls.call("POST")).status_code == 200
+        calls = Calls(status, 200, policy=spared)
+        assert (await calls.call("POST")).status_code == status
 
 
 async def a_503():
@@ -140,6 +149,7 @@ async def a_cancelled_call():
 WHEN = {
     "429 with `Retry-After: 7`": a_429,
     "503": a_503,
+    "500, 502, 504": a_500,
     "timeout on POST": a_timeout_on_post,
     "connection refused on POST": a_refused_connection_on_post,
     "five failures in 10 s, at least half of what was tried": an_open_circuit,
@@ -217,7 +227,7 @@ def test_where_the_two_policies_differ():
     assert [row[:3] for row in rows] == [
         ["attempts", f"{guide.retry.max_attempts}", f"{advised.retry.max_attempts}"],
         ["jitter", "10 %", advised.retry.jitter],
-        ["whole call", "no limit", f"{advised.timeout.total:g} s"],
+        ["whole call", "no limit of its own", f"{advised.timeout.total:g} s"],
         [
             "circuit opens",
             f"at {guide.breaker.failure_threshold} failures and half of the last {guide.breaker.window:g} s",

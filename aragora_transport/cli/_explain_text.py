@@ -155,7 +155,7 @@ def _worst_lines(explained: dict[str, Any]) -> list[str]:
         lines.append(f"  wait before attempt {wait['attempt']}: {given}")
     if explained["told_waits"] is not None:
         kept = explained["told_waits"]["kept_up_to"]
-        lines.append(f"  a wait that the platform tells is kept up to {kept:g} s, and no longer one waited")
+        lines.append(f"  a told wait of at most {kept:g} s is kept; a longer one ends the call at once")
     return lines
 
 

@@ -32,7 +32,7 @@ class EnterpriseConnector(Connector):
 
         class Crm(EnterpriseConnector):
             async def get_account(self, id):
-                return await self._make_request("GET", f"/accounts/{id}", operation="get_account")
+                return await self._make_request("GET", f"/accounts/{segment(id)}", operation="get_account")
 
         async with Crm("https://crm.example.com/api", auth=ClientCredentials(...)) as crm: ...
 
