@@ -195,7 +195,7 @@ class Connector:
                     method,
                     url,
                     params=params,
-                    headers=headers,
+                    headers={name: str(value) for name, value in (headers or {}).items()},
                     json=json,
                     data=data,
                     content=content,
