@@ -123,6 +123,10 @@ class DiscordConnector(DiscordApi):
         path = f"channels/{segment(channel_id)}/messages/pins"
         return await self._api("GET", path, "list_pins", params=params, read=page)
 
+    def iter_pins(self, channel_id: Id, *, limit: int = 50) -> AsyncGenerator[ConnectorResult]:
+        """Page after page of `list_pins`, each a result; one that failed is the last."""
+        return self._pages(lambda cursor: self.list_pins(channel_id, before=cursor, limit=limit))
+
     async def history(
         self,
         channel_id: Id,

@@ -148,6 +148,36 @@ async def test_what_the_table_of_operations_calls_sent_again_is(page):
             assert (name, min(len(sent), 2)) == (name, again)
 
 
+COMMON = {  # what goes by position, on every platform
+    "send_message": "channel_id text",
+    "update_message": "channel_id message_id text",
+    "delete_message": "channel_id message_id",
+    "send_typing": "channel_id",
+    "upload_file": "channel_id file",
+    "get_channel": "channel_id",
+    "get_user": "user_id",
+    "add_reaction": "channel_id message_id emoji",
+    "remove_reaction": "channel_id message_id emoji",
+    "pin_message": "channel_id message_id",
+    "unpin_message": "channel_id message_id",
+    "health": "",
+    "call": "method",
+    "verify_webhook": "headers raw_body",
+    "parse_event": "raw_body",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_common_methods_take_the_same_arguments_in_the_same_order(page):
+    for name, common in COMMON.items():
+        parameters = inspect.signature(getattr(PAGES[page], name)).parameters.values()
+        by_position = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+        names = common.split()
+        assert [p.name for p in by_position[: len(names)]] == names
+        assert name == "call" or all(p.default is not p.empty for p in by_position[len(names) :])
+    assert list(inspect.signature(PAGES[page].download_file).parameters)[2] == "to"
+
+
 def test_slacks_methods_are_named_and_sent_as_the_table_says():
     requests = runpy.run_path(str(Path(__file__).parent / "test_slack.py"))
     for name, (_, method, encoding, _) in requests["REQUESTS"].items():

@@ -447,6 +447,12 @@ async def test_pins_tell_where_the_next_page_begins():
     assert "before=2026-01-01T00%3A00%3A00Z" in discord.sent[1].url
     empty = await Discord(reply({"items": [], "has_more": True})).bot.list_pins(1)
     assert empty.data == {"items": [], "next_cursor": None}
+    discord = Discord(reply({"items": pins, "has_more": True}), reply({"items": pins[:1]}))
+    pages = [page async for page in discord.bot.iter_pins(1, limit=2)]
+    assert [page.data["items"] for page in pages] == [pins, pins[:1]]
+    assert [sent.url.rpartition("?")[2] for sent in discord.sent] == [
+        *("limit=2", "before=2026-01-01T00%3A00%3A00Z&limit=2")
+    ]
 
 
 # --- texts and files ---
