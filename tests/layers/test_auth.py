@@ -156,6 +156,17 @@ async def test_what_a_profile_calls_unauthenticated_is_as_a_401(world, takes, en
     assert network.open_responses == 0
 
 
+@pytest.mark.anyio
+async def test_the_failure_inside_the_first_answer_is_not_taken_for_one_of_the_second():
+    clock = ManualClock()
+    network = ScriptedTransport(Reply(body=EXPIRED), Reply(body=b"welcome"), clock=clock)
+    alone = AuthTransport(network, source=Tokens(), profile=READING, clock=clock)
+    async with httpx.AsyncClient(transport=alone) as client:
+        answer = await client.get(HOME)
+    attempts = answer.extensions["aragora_transport"].attempts
+    assert [attempt.error for attempt in attempts] == ["expired", None]
+
+
 class TheSame(Tokens):
     async def fetch(self, *, blocking, clock):
         await super().fetch(blocking=blocking, clock=clock)
