@@ -34,8 +34,8 @@ async def half_opened(platform, **fields):
 # --- exactly N ---
 
 
-@pytest.mark.parametrize("probes", [1, 3])
-@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize(("probes", "status"), [(1, 200), (1, 503), (3, 200), (3, 503)])
+@pytest.mark.parametrize("async_world", ["asyncio-httpx", "trio-httpx2"], indirect=True)
 async def test_of_a_thousand_tasks_exactly_so_many_are_probes(async_world, platform, probes, status):
     layer = await half_opened(platform, half_open_probes=probes)
     platform.answer = Reply(status=status, after=1.0)

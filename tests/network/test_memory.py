@@ -25,6 +25,7 @@ from aragora_transport.testing import Reply
 pytestmark = pytest.mark.anyio
 
 URL = "http://platform.test/"
+EACH_ONCE = ["asyncio-httpx", "trio-httpx2", "blocking-httpx"]  # every kind of client, and both flavours
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +158,7 @@ async def test_a_hundred_thousand_calls_leave_memory_flat(async_world):
     assert await growth(async_world, stack, lambda count: calls(async_world, stack, count), 100_000) < 1_000
 
 
+@pytest.mark.parametrize("world", EACH_ONCE, indirect=True)
 async def test_calls_that_fail_leave_memory_flat(world):
     """Retried, given up, and with bodies that die; with waits."""
     retry = RetryPolicy(max_attempts=3, base_delay=0.5, budget=None)
@@ -166,6 +168,7 @@ async def test_calls_that_fail_leave_memory_flat(world):
     assert await growth(world, stack, lambda count: calls(world, stack, count), 300) < 150
 
 
+@pytest.mark.parametrize("world", EACH_ONCE, indirect=True)
 async def test_calls_that_are_refused_leave_memory_flat(world):
     stack = world.stack(null(world, [200]), on_event=())
     stack.isolate()
