@@ -83,7 +83,7 @@ def outage(policy, *, rate, before=1, seconds=60, after=5):
 
 
 @pytest.mark.parametrize(
-    ("policy", "rate"), [(Policy(), 80), (Policy.recommended(), 20)], ids=["guide", "recommended"]
+    ("policy", "rate"), [(Policy(), 200), (Policy.recommended(), 20)], ids=["guide", "recommended"]
 )
 def test_a_minute_of_outage_is_at_most_100_records(kept, policy, rate):
     counted, events = outage(policy, rate=rate)
