@@ -336,6 +336,10 @@ async def test_an_error_and_an_answer_of_a_mock_hold_the_request_that_was_passed
         await world.get(world.stack(network, policy=Policy(retry=None), **OURS), url="http://gateway.test/")
     assert "x-request-id" not in caught.value.request.headers
 
+    network = world.scripted(PermissionError)  # one that knows of no request
+    with pytest.raises(PermissionError):
+        await world.get(world.stack(network, policy=Policy(retry=None), **OURS), url="http://gateway.test/")
+
     def mock(request):
         assert "x-request-id" in request.headers
         return world.httpx.Response(200, request=request)
