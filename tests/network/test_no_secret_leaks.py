@@ -9,10 +9,14 @@ import traceback
 
 import hpack
 import pytest
-from prometheus_client import generate_latest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry, generate_latest
 
 from aragora_transport import BreakerPolicy, Policy, RetryPolicy, Secret, TimeoutPolicy
-from aragora_transport.layers import _redaction, install_log_redaction
+from aragora_transport.connectors import TelegramConnector
+from aragora_transport.layers import Tracing, _redaction, install_log_redaction
 from aragora_transport.layers._layer import chain_of
 from aragora_transport.testing import (
     Answer,
@@ -116,6 +120,16 @@ async def outcome_of(caller, url, headers):
         return None, error
 
 
+@pytest.fixture
+def spans():
+    """An OpenTelemetry SDK that keeps what it is told."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    exporter.tracing = Tracing(tracer_provider=provider)
+    yield exporter
+    provider.shutdown()
+
+
 def doors_of_ours(sockets, caller, every_log, error):
     doors = {
         "logs": every_log.getvalue(),
@@ -147,11 +161,12 @@ worlds = pytest.mark.parametrize("world", ["asyncio-httpx", "trio-httpx2", "bloc
 
 @worlds
 @pytest.mark.parametrize("fate", FATES)
-async def test_a_secret_is_seen_by_the_network_alone(sockets, every_log, fate):
+async def test_a_secret_is_seen_by_the_network_alone(sockets, every_log, spans, fate):
     for path, headers, value in places(fate):
         with serve(fate) as server:
             token = Secret(value, origin=server.url, name="token")
-            async with sockets.caller(policy=QUICK, timeout=0.2, credentials=token) as caller:
+            options = {"credentials": token, "tracing": spans.tracing}
+            async with sockets.caller(policy=QUICK, timeout=0.2, **options) as caller:
                 caller.client.follow_redirects = True
                 given = {header: line.format(token) for header, line in headers.items()}
                 answer, error = await outcome_of(caller, server.url + path.format(token), given)
@@ -168,9 +183,32 @@ async def test_a_secret_is_seen_by_the_network_alone(sockets, every_log, fate):
                     doors.pop("answer")  # it sets a cookie of the platform's own
             else:
                 doors["request of the error"] = f"{error.request.url!r} {error.request.headers.raw}"
+            told = spans.get_finished_spans()
+            assert {span.kind.name for span in told} == {"INTERNAL", "CLIENT"}  # of calls and of attempts
+            doors["spans"] = [span.to_json() for span in told]
         assert MARK in f"{server.requests[0].target} {server.requests[0].headers.raw}"
         assert leaks(doors) == []
     assert "send_request_headers.started" in every_log.getvalue()  # httpcore's were looked at
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    "fate", [fate for fate in FATES if fate != "unauthorized"]
+)  # whose cookie is no token of ours
+async def test_the_result_of_a_connector_shows_no_token(every_log, fate):
+    with serve(fate) as server:
+        bot = TelegramConnector(
+            f"123456789:{LONG}", base_url=server.url, policy=QUICK, registry=CollectorRegistry()
+        )
+        async with bot:
+            result = await bot.send_message(7, "hello")
+        assert MARK in server.requests[0].target
+    doors = {
+        "result": f"{result!r} {result.error} {result.data}",
+        "connector": repr(bot),
+        "logs": every_log.getvalue(),
+    }
+    assert leaks(doors) == []
 
 
 @worlds
