@@ -15,6 +15,7 @@ class Cloud:
 
     `login`: where tokens are asked for. `login_tenant`: whose a bot is that serves many tenants.
     `bot_scope`: of its tokens. `graph`: Microsoft Graph. `hosts`: of service URLs, the usual one first.
+    `issuer`: who signs the tokens of inbound activities. `openid`: where the keys for these are to be found.
     """
 
     login: str
@@ -22,6 +23,8 @@ class Cloud:
     bot_scope: str
     graph: str
     hosts: tuple[str, ...]
+    issuer: str
+    openid: str
 
 
 CLOUDS = {
@@ -35,6 +38,8 @@ CLOUDS = {
             "smba.onyx.prod.teams.trafficmanager.net",
             "smba.infra.gcc.teams.microsoft.com",
         ),
+        issuer="https://api.botframework.com",
+        openid="https://login.botframework.com",
     ),
     "usgov": Cloud(
         login="https://login.microsoftonline.us",
@@ -42,6 +47,8 @@ CLOUDS = {
         bot_scope="https://api.botframework.us/.default",
         graph="https://graph.microsoft.us",
         hosts=("smba.infra.gov.teams.microsoft.us",),
+        issuer="https://api.botframework.us",
+        openid="https://login.botframework.azure.us",
     ),
     "usgovdod": Cloud(
         login="https://login.microsoftonline.us",
@@ -49,6 +56,8 @@ CLOUDS = {
         bot_scope="https://api.botframework.us/.default",
         graph="https://dod-graph.microsoft.us",
         hosts=("smba.infra.dod.teams.microsoft.us",),
+        issuer="https://api.botframework.us",
+        openid="https://login.botframework.azure.us",
     ),
     "china": Cloud(
         login="https://login.partner.microsoftonline.cn",
@@ -56,5 +65,7 @@ CLOUDS = {
         bot_scope="https://api.botframework.azure.cn/.default",
         graph="https://microsoftgraph.chinacloudapi.cn",
         hosts=("frontend.botapi.msg.infra.teams.microsoftonline.cn",),
+        issuer="https://api.botframework.azure.cn",
+        openid="https://login.botframework.azure.cn",
     ),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 from aragora_transport._credentials import origin_of
 from aragora_transport._redact import describe_error
 from aragora_transport.connectors._answer import fields_of
+from aragora_transport.connectors._bot_framework_jwt import BotFrameworkTokens
 from aragora_transport.connectors._clouds import CLOUDS
 from aragora_transport.connectors._conversations import (
     ConversationReference,
@@ -80,7 +81,7 @@ class TeamsApi(ReceivingConnector):
     ) -> None:
         if cloud not in CLOUDS:
             raise ValueError(f"cloud={cloud!r}: it must be one of {', '.join(CLOUDS)}")
-        place = CLOUDS[cloud]
+        self._cloud = place = CLOUDS[cloud]
         base_url = base_url or f"https://{place.hosts[0]}/teams"
         graph_url = graph_url or f"{place.graph}/v1.0"
         allowed = [base_url, *(f"https://{host}" for host in place.hosts), *service_urls]
@@ -107,6 +108,8 @@ class TeamsApi(ReceivingConnector):
         if tenant is not None:
             graph_auth = tokens(tenant, f"{place.graph}/.default", [graph_url])
             self._graph = _Graph(graph_url, auth=graph_auth, **keywords)
+        self._tokens: BotFrameworkTokens | None = None
+        self._keywords = keywords
         self.app_id = app_id
         self._own_store: SQLiteConversationStore | None = None
         if store is None or isinstance(store, str | Path):
@@ -118,6 +121,8 @@ class TeamsApi(ReceivingConnector):
         await super().aclose()
         if self._graph is not None:
             await self._graph.aclose()
+        if self._tokens is not None:
+            await self._tokens.aclose()
         if self._own_store is not None:
             await self._own_store.aclose()
 
@@ -185,6 +190,19 @@ class TeamsApi(ReceivingConnector):
             return None
         error = f"the message has {size} bytes in UTF-16, teams takes {MESSAGE}; send it in parts"
         return self._refused(operation, error, "text_too_long")
+
+    # --- what comes in ---
+
+    async def verify_jwt(self, authorization: str | None, activity: Mapping[str, Any]) -> bool:
+        """Whether the Bot Framework has sent this; false for whatever others send.
+
+        `authorization`: the header of that name. `activity`: the body, parsed. False, too, while Microsoft's
+        keys cannot be had, of which the log tells. Needs the package PyJWT; `ImportError` without it.
+        """
+        self._check_open()
+        if self._tokens is None:  # made here, since not every bot has PyJWT
+            self._tokens = BotFrameworkTokens(self.app_id, self._cloud, **self._keywords)
+        return await self._tokens.verify(authorization, activity)
 
     # --- where conversations are ---
 

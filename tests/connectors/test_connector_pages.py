@@ -191,6 +191,9 @@ def test_teams_clouds_and_arguments():
     assert [(codes(row[0])[0], tuple(codes(row[1])), codes(row[2])[0]) for row in rows] == [
         (name, cloud.hosts, cloud.login) for name, cloud in CLOUDS.items()
     ]
+    assert [tuple(codes(cell)[0] for cell in row) for row in rows_of("teams.md", "cloud's JWT")] == [
+        (name, cloud.issuer, cloud.openid) for name, cloud in CLOUDS.items()
+    ]
     parameters = list(inspect.signature(TeamsConnector).parameters.values())[:-1]
     true = [
         (p.name, "required" if p.default is p.empty else f"`{p.default!r}`".replace("'", '"'))
