@@ -223,7 +223,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
     Else it would look at them again and again, which took longer than many a test.
     """
-    import hypothesis  # noqa: F401  # its plugin does, but later: by then trio's random would be hidden
+    import hypothesis  # its plugin does, but later: by then trio's random would be hidden
+
+    # The same examples each time: what was green stays green until the code or a test changes.
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.load_profile("repeatable")
 
     gc.disable()
     try:

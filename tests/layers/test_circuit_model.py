@@ -117,6 +117,12 @@ class Circuit(RuleBasedStateMachine):
         self.clock = ManualClock(auto=False)
         self.layer = BreakerTransport(Held(), policy=policy, clock=self.clock, rng=random.Random(1))
         self.model = Model(policy)
+        self.calls = []
+
+    def teardown(self):
+        """All runs share a context, in which the clock notes the calls that are under way."""
+        for call in getattr(self, "calls", ()):
+            call.close()
 
     @rule(target=permits, number=st.integers(1, 3))
     def ask(self, number):
@@ -131,6 +137,7 @@ class Circuit(RuleBasedStateMachine):
         except CircuitOpenError:
             assert expected is None, "refused, where the model lets it through"
             return None
+        self.calls.append(call)
         assert expected is not None, "let through, where the model refuses"
         return call, expected
 
