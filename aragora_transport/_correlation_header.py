@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from aragora_transport._call import CALL
-from aragora_transport._flavor import flavor_of
+from aragora_transport._flavor import copy_of, flavor_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,10 +38,8 @@ class CorrelationHeaderTransport(httpx.AsyncBaseTransport):
         call: Call | None = request.extensions.get(CALL)
         sent: Any = request
         if call is not None and request.url.host in self.hosts and self.header not in request.headers:
-            sent = object.__new__(request.__class__)
-            sent.__dict__.update(request.__dict__)
             line = (self.header.encode(), call.correlation_id.encode())
-            sent.headers = type(request.headers)([*request.headers.raw, line])
+            sent = copy_of(request, headers=type(request.headers)([*request.headers.raw, line]))
         try:
             response = await self.transport.handle_async_request(sent)
             if getattr(response, "_request", None) is sent:

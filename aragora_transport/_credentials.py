@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from aragora_transport._call import CALL
-from aragora_transport._flavor import flavor_of
+from aragora_transport._flavor import copy_of, flavor_of
 from aragora_transport._redact import TELLING, secrets_lock
 from aragora_transport._redact import secrets as alive
 
@@ -200,9 +200,7 @@ class CredentialTransport(httpx.AsyncBaseTransport):
 
 
 def _written(request: Any, used: list[Secret], held: Held | None) -> Any:
-    """A copy of the request with the secrets in it; of whichever flavour's class the request is."""
-    copy: Any = object.__new__(request.__class__)
-    copy.__dict__.update(request.__dict__)
+    """A copy of the request with the secrets in it."""
     path, mark, query = request.url.raw_path.decode("ascii").partition("?")
     headers = request.headers.raw
     if held is not None:
@@ -215,9 +213,8 @@ def _written(request: Any, used: list[Secret], held: Held | None) -> Any:
         query = query.replace(placeholder, secret.in_query)
         hidden, shown = placeholder.encode(), secret.reveal().encode()
         headers = [(name, value.replace(hidden, shown)) for name, value in headers]
-    copy.url = request.url.copy_with(raw_path=f"{path}{mark}{query}".encode("ascii"))
-    copy.headers = type(request.headers)(headers)
-    return copy
+    url = request.url.copy_with(raw_path=f"{path}{mark}{query}".encode("ascii"))
+    return copy_of(request, url=url, headers=type(request.headers)(headers))
 
 
 def hidden(text: str, used: Collection[Secret]) -> str:

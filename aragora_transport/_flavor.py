@@ -99,6 +99,15 @@ def flavor_of(transport: object) -> Flavor:
     return flavor("httpx")
 
 
+def copy_of(request: Any, **changes: Any) -> Any:
+    """The request with other attributes, of its own class, whichever flavour's; the rest is shared."""
+    copy: Any = object.__new__(request.__class__)
+    copy.__dict__.update(request.__dict__)
+    for name, value in changes.items():
+        setattr(copy, name, value)
+    return copy
+
+
 def inside_of(transport: object) -> Any:
     """What a transport wraps, by the names that are usual for it; `None` where it wraps nothing."""
     # Not by getattr: a mock has every attribute.

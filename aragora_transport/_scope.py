@@ -10,7 +10,7 @@ from aragora_transport._alarm import Alarms
 from aragora_transport._body import body_class
 from aragora_transport._call import CALL, Call, Handler, Hook
 from aragora_transport._clock import SYSTEM
-from aragora_transport._flavor import flavor_of
+from aragora_transport._flavor import copy_of, flavor_of
 from aragora_transport._options import RECORD, operation_of
 from aragora_transport.profile import judge
 
@@ -82,8 +82,8 @@ class CallScope(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: Any) -> Any:
         extensions: dict[str, Any] = request.extensions
         if CALL in extensions:  # it is being sent already, at the same time: this is another call
-            request = _copy(request)
-            extensions = request.extensions
+            extensions = {name: value for name, value in extensions.items() if name != CALL}
+            request = copy_of(request, extensions=extensions)
         options = extensions.get(RECORD)
         if options is None:
             call = Call(self, request.method)
@@ -161,14 +161,6 @@ class CallScope(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.top.aclose()
-
-
-def _copy(request: Any) -> Any:
-    """The request with extensions of its own, the call not in them; of whichever flavour's class it is."""
-    copy: Any = object.__new__(request.__class__)
-    copy.__dict__.update(request.__dict__)
-    copy.extensions = {name: value for name, value in request.extensions.items() if name != CALL}
-    return copy
 
 
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:

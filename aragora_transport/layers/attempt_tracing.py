@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._clock import SYSTEM
+from aragora_transport._flavor import copy_of
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.layers._otel import Tracing, outcome_of, target_of
 from aragora_transport.profile import PLAIN
@@ -71,8 +72,6 @@ def with_headers(request: Any, headers: dict[str, str]) -> Any:
     """A copy of the request with these headers; its body and extensions are the request's own."""
     if not headers:
         return request
-    copy: Any = object.__new__(request.__class__)
-    copy.__dict__.update(request.__dict__)
-    copy.headers = type(request.headers)(request.headers.raw)
-    copy.headers.update(headers)
-    return copy
+    both = type(request.headers)(request.headers.raw)
+    both.update(headers)
+    return copy_of(request, headers=both)
