@@ -6,15 +6,12 @@ import re
 import reprlib
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
+from aragora_transport._around import Around
 from aragora_transport._call import CALL
-from aragora_transport._flavor import copy_of, flavor_of
+from aragora_transport._flavor import copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from types import TracebackType
-    from typing import Self
 
     from aragora_transport._call import Call
 
@@ -22,15 +19,14 @@ _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 _HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
-class CorrelationHeaderTransport(httpx.AsyncBaseTransport):
+class CorrelationHeaderTransport(Around):
     """Around the real transport: writes the header on a copy of each request to one of the hosts.
 
     On a copy, as httpx takes the headers of a request along to wherever a redirect leads.
     """
 
-    def __init__(self, transport: Any, header: str, hosts: frozenset[str]) -> None:
-        self.transport = transport
-        self.flavor = flavor_of(transport)
+    def __init__(self, below: Any, header: str, hosts: frozenset[str]) -> None:
+        super().__init__(below)
         self.header = header
         self.hosts = hosts
 
@@ -41,7 +37,7 @@ class CorrelationHeaderTransport(httpx.AsyncBaseTransport):
             line = (self.header.encode(), call.correlation_id.encode())
             sent = copy_of(request, headers=type(request.headers)([*request.headers.raw, line]))
         try:
-            response = await self.transport.handle_async_request(sent)
+            response = await self._below.handle_async_request(sent)
             if getattr(response, "_request", None) is sent:
                 response.request = request
         except BaseException as error:
@@ -51,21 +47,6 @@ class CorrelationHeaderTransport(httpx.AsyncBaseTransport):
         finally:
             sent = request = None  # a secret may be written in them, and tracebacks show a frame's locals
         return response
-
-    async def __aenter__(self) -> Self:
-        await self.transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.transport.__aexit__(exc_type, exc_value, traceback)
-
-    async def aclose(self) -> None:
-        await self.transport.aclose()
 
 
 def with_header(platform: str, transport: Any, header: str | None, hosts: Collection[str]) -> Any:

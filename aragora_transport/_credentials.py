@@ -16,14 +16,13 @@ from urllib.parse import quote
 
 import httpx
 
+from aragora_transport._around import Around
 from aragora_transport._call import CALL
-from aragora_transport._flavor import copy_of, flavor_of
+from aragora_transport._flavor import copy_of
 from aragora_transport._redact import TELLING, secrets_lock
 from aragora_transport._redact import secrets as alive
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from aragora_transport._call import Call
     from aragora_transport._tokens import Held
 
@@ -146,15 +145,14 @@ def origin_of(url: Any, name: str) -> Origin:
     return parsed.raw_scheme, parsed.raw_host, parsed.port
 
 
-class CredentialTransport(httpx.AsyncBaseTransport):
+class CredentialTransport(Around):
     """Directly around the real transport: writes secrets on a copy of each request.
 
     The copy shares body and extensions with the request, and is gone when the answer is there.
     """
 
-    def __init__(self, transport: Any, credentials: tuple[Secret, ...] = ()) -> None:
-        self.transport = transport
-        self.flavor = flavor_of(transport)
+    def __init__(self, below: Any, credentials: tuple[Secret, ...] = ()) -> None:
+        super().__init__(below)
         self.credentials = credentials
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -169,10 +167,10 @@ class CredentialTransport(httpx.AsyncBaseTransport):
         else:
             held = None
         if not used:
-            return await self.transport.handle_async_request(request)
+            return await self._below.handle_async_request(request)
         copy = _written(request, used, held)
         try:
-            response = await self.transport.handle_async_request(copy)
+            response = await self._below.handle_async_request(copy)
         except BaseException as error:
             _clean_error(error, copy, request, used)
             raise
@@ -182,21 +180,6 @@ class CredentialTransport(httpx.AsyncBaseTransport):
         if getattr(response, "_request", None) is not None:
             response.request = request
         return response
-
-    async def __aenter__(self) -> Self:
-        await self.transport.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        exc_traceback: TracebackType | None = None,
-    ) -> None:
-        await self.transport.__aexit__(exc_type, exc_value, exc_traceback)
-
-    async def aclose(self) -> None:
-        await self.transport.aclose()
 
 
 def _written(request: Any, used: list[Secret], held: Held | None) -> Any:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import httpx
-
 from aragora_transport._alarm import Alarms
+from aragora_transport._around import Around
 from aragora_transport._body import body_class
 from aragora_transport._call import CALL, Call, Handler, Hook
 from aragora_transport._clock import SYSTEM
-from aragora_transport._flavor import copy_of, flavor_of
+from aragora_transport._flavor import copy_of
 from aragora_transport._options import RECORD, operation_of
 from aragora_transport.profile import judge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
-    from typing import Self
 
     from aragora_transport._clock import Clock
     from aragora_transport._flavor import Flavor
@@ -40,7 +37,7 @@ class Watching(Protocol):
 Entry = tuple[tuple[Watching, ...], Handler]  # who looks on, and how to call the first layer that does more
 
 
-class CallScope(httpx.AsyncBaseTransport):
+class CallScope(Around):
     """The transport where calls begin: makes the call object, and leaves it as record on the answer.
 
     A whole stack is one (see `stack`); a layer used alone gets one around it by itself.
@@ -56,7 +53,7 @@ class CallScope(httpx.AsyncBaseTransport):
         alarms: Alarms | None = None,
         users: Observers | None = None,
     ) -> None:
-        self.top = top
+        super().__init__(top)
         self._watchers, self._handle = entry or ((), self._into_top)
         self._begun = _begun(self._watchers)
         self._judges = not all(watcher.profile.plain for watcher in self._watchers)
@@ -66,13 +63,17 @@ class CallScope(httpx.AsyncBaseTransport):
         self.alarms = alarms or Alarms(clock)
         self.blocking = False
         self._manual = clock.manual
-        self.flavor = flavor_of(top)
         self.observers = tuple(watcher.observer for watcher in self._watchers)
         self.detailed = bool(users)  # users want to know of every attempt, not just of those that fail
         if users:
             self.observers = (users, *self.observers)
             self._ended = (*self._ended, Call.finished)
         self._body = body_class(self.flavor, blocking=False)
+
+    @property
+    def top(self) -> Any:
+        """The outermost layer."""
+        return self._below
 
     def block(self) -> None:
         """Serve a blocking client from now on; see `sync`."""
@@ -146,21 +147,6 @@ class CallScope(httpx.AsyncBaseTransport):
             return await self._handle(request, call)
         finally:
             clock.call_ended()
-
-    async def __aenter__(self) -> Self:
-        await self.top.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.top.__aexit__(exc_type, exc_value, traceback)
-
-    async def aclose(self) -> None:
-        await self.top.aclose()
 
 
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:

@@ -1,4 +1,4 @@
-"""What every layer shares: the transport below, opening and closing it, and the order that makes sense.
+"""What every layer shares: how it is called, how it hands on, and the order that makes sense.
 
 A client, or a transport of somebody else, calls a layer as it calls any transport. One layer of ours calls
 the next one directly, and passes the call along: nothing has to be looked up again.
@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import reprlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
-
+from aragora_transport._around import Around
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM, Clock
-from aragora_transport._flavor import flavor_of, inside_of
+from aragora_transport._flavor import inside_of
 from aragora_transport._scope import CallScope, watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from types import TracebackType
 
     from aragora_transport._call import Call, Handler
     from aragora_transport._scope import Entry
@@ -55,7 +53,7 @@ _WHY_NOT_BELOW = {
 }
 
 
-class Layer(httpx.AsyncBaseTransport):
+class Layer(Around):
     """A transport around another one."""
 
     def __init__(self, below: Any, *, platform: str = "default", clock: Clock = SYSTEM) -> None:
@@ -70,18 +68,12 @@ class Layer(httpx.AsyncBaseTransport):
         checked(f"{name}(platform=...)", platform, str)
         checked(f"{name}(clock=...)", clock, Clock)
         _check_order(self, below)
-        self._below = below
+        super().__init__(below)
         self._link = _linked(below)
         self.next = handler_of(below)
-        self.flavor = flavor_of(below)
         self._clock = clock
         self._platform = platform
         self._scope: CallScope | None = None
-
-    @property
-    def below(self) -> Any:
-        """The transport that it stands around."""
-        return self._below
 
     def entry(self) -> Entry:
         """The layers from here on that only look on, and how to call the first one that does more."""
@@ -103,21 +95,6 @@ class Layer(httpx.AsyncBaseTransport):
         if self._scope is None:  # it is the outermost layer
             self._scope = CallScope(self, self.entry(), platform=self._platform, clock=self._clock)
         return await self._scope.handle_async_request(request)
-
-    async def __aenter__(self) -> Self:
-        await self.below.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.below.__aexit__(exc_type, exc_value, traceback)
-
-    async def aclose(self) -> None:
-        await self.below.aclose()
 
 
 def _linked(transport: Any) -> Layer | None:

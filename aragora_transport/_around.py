@@ -1,0 +1,41 @@
+"""What every transport around another one does: it is opened and closed with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from aragora_transport._flavor import flavor_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class Around(httpx.AsyncBaseTransport):
+    """A transport that stands around another one, and belongs to the same flavour."""
+
+    def __init__(self, below: Any) -> None:
+        self._below = below
+        self.flavor = flavor_of(below)
+
+    @property
+    def below(self) -> Any:
+        """The transport that it stands around."""
+        return self._below
+
+    async def __aenter__(self) -> Self:
+        await self._below.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._below.__aexit__(exc_type, exc_value, traceback)
+
+    async def aclose(self) -> None:
+        await self._below.aclose()
