@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import copy_of
-from aragora_transport.layers._layer import Layer, checked
-from aragora_transport.layers._otel import Tracing, outcome_of, target_of
-from aragora_transport.profile import PLAIN
+from aragora_transport.layers._otel import outcome_of, target_of
+from aragora_transport.layers._traced import Traced
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from aragora_transport._call import Call
-    from aragora_transport._clock import Clock
-    from aragora_transport.profile import Profile
 
 
-class AttemptTracingTransport(Layer):
+class AttemptTracingTransport(Traced):
     """Around each send: a client span of OpenTelemetry, and `http.client.request.duration`.
 
     Both end with the headers, as the conventions advise where callers may leave a body unread; what
@@ -29,19 +25,6 @@ class AttemptTracingTransport(Layer):
     `tracing`: where spans and durations go to; a new `Tracing()` by default. Raises `ImportError` where
     opentelemetry is not installed.
     """
-
-    def __init__(
-        self,
-        below: Any,
-        *,
-        tracing: Tracing | None = None,
-        profile: Profile = PLAIN,
-        platform: str = "default",
-        clock: Clock = SYSTEM,
-    ) -> None:
-        super().__init__(below, platform=platform, clock=clock)
-        self.tracing = checked("AttemptTracingTransport(tracing=...)", tracing or Tracing(), Tracing)
-        self._profile = profile
 
     async def handle(self, request: Any, call: Call) -> Any:
         tracing = self.tracing

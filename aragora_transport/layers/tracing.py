@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._clock import SYSTEM
-from aragora_transport.layers._layer import Layer, checked
-from aragora_transport.layers._otel import Tracing, outcome_of
-from aragora_transport.profile import PLAIN
+from aragora_transport.layers._otel import outcome_of
+from aragora_transport.layers._traced import Traced
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from aragora_transport._call import Call
-    from aragora_transport._clock import Clock
-    from aragora_transport.profile import Profile
 
 
-class TracingTransport(Layer):
+class TracingTransport(Traced):
     """The outermost layer: an internal span of OpenTelemetry for each call.
 
     It is no client span: the conventions keep that kind for what goes over the wire, which
@@ -26,19 +22,6 @@ class TracingTransport(Layer):
     `tracing`: where spans go to; a new `Tracing()` by default. Raises `ImportError` where
     opentelemetry is not installed.
     """
-
-    def __init__(
-        self,
-        below: Any,
-        *,
-        tracing: Tracing | None = None,
-        profile: Profile = PLAIN,
-        platform: str = "default",
-        clock: Clock = SYSTEM,
-    ) -> None:
-        super().__init__(below, platform=platform, clock=clock)
-        self.tracing = checked("TracingTransport(tracing=...)", tracing or Tracing(), Tracing)
-        self._profile = profile
 
     async def handle(self, request: Any, call: Call) -> Any:
         tracing = self.tracing
