@@ -7,7 +7,7 @@ callable of one event; it runs in the call's task, so it must be quick and must 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -158,6 +158,9 @@ class Observers:
                 observer(event)
             except Exception:  # noqa: BLE001  # whatever an observer raises, the call goes on
                 self.failures += 1
+
+    def __iter__(self) -> Iterator[Observer]:
+        return iter(self._observers)
 
     def __bool__(self) -> bool:
         return bool(self._observers)

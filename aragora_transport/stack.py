@@ -494,6 +494,8 @@ def wrap_client(
         ) from None
     blocking = not hasattr(client, "aclose")
     shared = _owner(platform, policy, clock, rng, state)
+    # An iterator can be read once, and there may be several mounts.
+    observers, secrets = tuple(Observers(on_event)), credentials_of(platform, credentials)
 
     def around(below: Any) -> Any:
         stack = _make(
@@ -501,13 +503,13 @@ def wrap_client(
             Driven(below) if blocking else below,
             policy=policy,
             registry=registry,
-            on_event=on_event,
+            on_event=observers,
             clock=clock,
             rng=rng,
             state=shared,
             profile=profile,
             auth=auth,
-            credentials=credentials,
+            credentials=secrets,
             correlation_header=correlation_header,
             correlation_hosts=correlation_hosts,
             tracing=tracing,

@@ -4,7 +4,8 @@ import httpx
 import httpx2
 import pytest
 
-from aragora_transport import BreakerPolicy, CircuitOpenError, Policy, resilient, wrap_client
+from aragora_transport import BreakerPolicy, CircuitOpenError, Policy, Secret, resilient, wrap_client
+from aragora_transport.events import CallFinished
 from aragora_transport.stack import BlockingStack, Stack
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +63,17 @@ async def test_every_mount_is_wrapped_and_none_stays_none(world):
     kind = BlockingStack if world.blocking else Stack
     assert [type(each) for each in client._mounts.values() if each is not None] == [kind]
     assert list(client._mounts.values()).count(None) == 1
+
+
+async def test_secrets_and_observers_that_come_as_iterators_are_there_for_every_mount(world):
+    plain, mounted, events = world.scripted(200), world.scripted(200), []
+    client = client_of(world, transport=plain, mounts={"http://mounted.test": mounted})
+    token = Secret("s3cret", origin=["http://platform.test", "http://mounted.test"])
+    wrap(world, client, credentials=iter([token]), on_event=iter([events.append]))
+    for url in ("http://platform.test/", "http://mounted.test/"):
+        await get(world, client, f"{url}{token}")
+    assert [sent.url.rpartition("/")[2] for sent in (*plain.sent, *mounted.sent)] == ["s3cret"] * 2
+    assert sum(isinstance(event, CallFinished) for event in events) == 2
 
 
 async def test_a_transport_that_is_mounted_twice_is_wrapped_once(world):
