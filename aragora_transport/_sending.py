@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,17 @@ def is_idempotent(request: Any, call: Call) -> bool:
     if call.options.idempotent is not None:
         return call.options.idempotent
     return request.method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
+
+
+def is_tls_verification(error: BaseException) -> bool:
+    """Whether the server's certificate is not trusted: it will not be the next time either."""
+    cause: BaseException | None = error
+    handled = sys.exception()  # what the caller handles meanwhile is the context of our error, too
+    while cause is not None and (cause is error or cause is not handled):
+        if type(cause).__name__ == "SSLCertVerificationError":
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def has_no_body(request: Any) -> bool:

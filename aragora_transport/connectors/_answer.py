@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
 from aragora_transport._redact import one_line
-from aragora_transport.layers._resending import is_tls_verification
+from aragora_transport._sending import is_tls_verification
 from aragora_transport.result import ConnectorResult
 
 if TYPE_CHECKING:

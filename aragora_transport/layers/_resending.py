@@ -6,7 +6,6 @@ tenacity drives, and `Resending` answers its questions.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -319,13 +318,3 @@ def _elsewhere(_: float) -> None:
 
 def _last_outcome(_: object) -> None:
     """Instead of raising tenacity's RetryError: the last outcome is known."""
-
-
-def is_tls_verification(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    handled = sys.exception()  # what the caller handles meanwhile is the context of our error, too
-    while cause is not None and (cause is error or cause is not handled):
-        if type(cause).__name__ == "SSLCertVerificationError":
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

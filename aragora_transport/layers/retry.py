@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport._budget import Budget
 from aragora_transport._clock import SYSTEM
 from aragora_transport._options import NO_OPTIONS
-from aragora_transport._sending import IDEMPOTENT_METHODS, follow
+from aragora_transport._sending import IDEMPOTENT_METHODS, follow, is_tls_verification
 from aragora_transport.layers._layer import Layer, checked
-from aragora_transport.layers._resending import REFUSALS, Outcome, Resending, is_tls_verification
+from aragora_transport.layers._resending import REFUSALS, Outcome, Resending
 from aragora_transport.policy import RetryPolicy
 from aragora_transport.profile import PLAIN, judge
 

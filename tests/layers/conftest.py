@@ -1,16 +1,21 @@
-"""A platform whose answers the test sets as it goes, and a way to hold the clock still meanwhile."""
+"""A platform whose answers the test sets as it goes, a clock held still meanwhile, and what is logged."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
 import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError
-from aragora_transport.layers import BreakerTransport, LogTransport
+from aragora_transport.layers import BreakerTransport, LogTransport, configure_logging
+
+LOGGER = logging.getLogger("aragora_transport")
 
 
 class Platform:
@@ -85,3 +90,20 @@ def still(async_world: Any) -> Any:
             go.set()
 
     return still
+
+
+@pytest.fixture
+def every_level(caplog: pytest.LogCaptureFixture) -> None:
+    """Our records of every level are kept."""
+    caplog.set_level(logging.DEBUG, "aragora_transport")
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[Any]]]:
+    """What configure_logging() writes."""
+    stream = io.StringIO()
+    level = LOGGER.level
+    handler = configure_logging(stream=stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    LOGGER.removeHandler(handler)
+    LOGGER.setLevel(level)

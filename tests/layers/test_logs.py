@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import json
 import logging
 
 import anyio
@@ -22,32 +20,15 @@ from aragora_transport.layers import (
     RetryTransport,
     TokenRefused,
     TokenSource,
-    configure_logging,
 )
 from aragora_transport.testing import Hang, Reply
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_level")]
 
 LOGGER = logging.getLogger("aragora_transport")
 GUIDES = {"connector", "operation", "attempt", "max_retries", "status_code", "correlation_id"}
 STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 FAILED = "%s %s failed (attempt %s/%s): %s"
-
-
-@pytest.fixture(autouse=True)
-def every_level(caplog):
-    caplog.set_level(logging.DEBUG, "aragora_transport")
-
-
-@pytest.fixture
-def lines():
-    """What configure_logging() writes."""
-    stream = io.StringIO()
-    level = LOGGER.level
-    handler = configure_logging(stream=stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    LOGGER.removeHandler(handler)
-    LOGGER.setLevel(level)
 
 
 def ours(caplog):

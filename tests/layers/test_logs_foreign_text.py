@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 
 import pytest
 
 from aragora_transport import BreakerPolicy, Policy, RetryPolicy, call_options
-from aragora_transport.layers import LogTransport, configure_logging
+from aragora_transport.layers import LogTransport
 from aragora_transport.testing import Reply
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("every_level")]
 
 LOGGER = logging.getLogger("aragora_transport")
 STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 HOSTILE = "a\r\nb\x1b[31mc\u2028d\u2029e\x85f\x00g\u202eh\ud800i"
 CLEAN = r"a\r\nb\x1b[31mc\u2028d\u2029e\x85f\x00g\u202eh\ud800i"
-
-
-@pytest.fixture(autouse=True)
-def every_level(caplog):
-    caplog.set_level(logging.DEBUG, "aragora_transport")
-
-
-@pytest.fixture
-def lines():
-    """What configure_logging() writes."""
-    stream = io.StringIO()
-    level = LOGGER.level
-    handler = configure_logging(stream=stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    LOGGER.removeHandler(handler)
-    LOGGER.setLevel(level)
 
 
 def ours(caplog):
