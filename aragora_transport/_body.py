@@ -142,13 +142,11 @@ class _AsyncBody(_Body):
         return chunk
 
     async def aclose(self) -> None:
-        early = not self.over
         try:
             await self.inner.aclose()
         finally:
             self.end(None, complete=False)
-        if early:
-            await finish(self._chunks)
+        await finish(self._chunks)  # it may wait for the next chunk to be asked for: nobody will
 
 
 class _BlockingBody(_Body):

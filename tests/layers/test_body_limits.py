@@ -124,6 +124,28 @@ async def test_the_pauses_of_the_caller_are_not_silence_of_the_platform(world):
     assert await reading.rest() == b"one two three"
 
 
+async def test_a_body_that_came_too_late_between_two_chunks_is_closed_to_its_innermost_generator(async_world):
+    world = async_world
+
+    async def pieces():
+        yield b"one "
+        yield b"two"
+
+    kept = pieces()  # else it would be ended as garbage, by whoever collects it
+
+    class Stream(world.httpx.AsyncByteStream):
+        def __aiter__(self):
+            return kept
+
+    network = world.httpx.MockTransport(lambda request: world.httpx.Response(200, stream=Stream()))
+    layer = limited(world, network, attempt=None, body_idle=None, total=5.0)
+    reading = await opened(world, layer)
+    assert await reading.next() == b"one "
+    await reading.pause(6.0)
+    assert (await ends_late(reading)).limit == "total"
+    assert kept.ag_frame is None
+
+
 async def test_the_pauses_of_the_caller_count_for_the_call_but_end_with_the_next_chunk(world):
     network = world.scripted(Reply(body=(b"one ", b"two "), between=1.0))
     reading = await opened(world, limited(world, network, total=10.0))
