@@ -202,7 +202,7 @@ class Call:
     def sign(self, error: Exception) -> None:
         """Leave the correlation id on the error: `error.correlation_id`."""
         try:
-            error.correlation_id = self.correlation_id  # type: ignore[attr-defined]
+            error.correlation_id = self.correlation_id  # type: ignore[attr-defined]  # errors take what they are given
         except Exception:  # noqa: BLE001, S110  # one of somebody else's that takes nothing
             pass
 

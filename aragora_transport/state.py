@@ -42,7 +42,7 @@ class State:
         self.budget: Budget | None = None
         if policy.breaker is not None:
             # pybreaker is loaded only by those who use a circuit.
-            from aragora_transport._circuits import Circuits  # noqa: PLC0415
+            from aragora_transport._circuits import Circuits  # noqa: PLC0415  # hence here
 
             self.circuits = Circuits(policy.breaker, clock, self.rng, listeners=listeners, storage=storage)
         if policy.rate_limit is not None:

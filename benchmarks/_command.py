@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the suites; the exit status."""
     _refuse(args)
     # Imported here: httpx, the stack and the peers cost more than all of `--help`.
-    from . import _docs, _harness, _svg, counts  # noqa: PLC0415
-    from ._progress import progress  # noqa: PLC0415
-    from ._report import Report  # noqa: PLC0415
+    from . import _docs, _harness, _svg, counts  # noqa: PLC0415  # as above
+    from ._progress import progress  # noqa: PLC0415  # as above
+    from ._report import Report  # noqa: PLC0415  # as above
 
     if args.write_docs and (problem := _docs.check(args.write_docs)):
         args.refuse(f"--write-docs: {problem}; name the top of a checkout")

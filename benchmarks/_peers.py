@@ -34,7 +34,7 @@ class Around(httpx.AsyncBaseTransport):
 def _clientwright() -> Any:
     """Its defaults (deadline, retry, breaker, redirects, logging) with its prometheus metrics."""
     import clientwright  # noqa: PLC0415  # optional, as all peers
-    from clientwright.adapters.observability import PrometheusClientMetrics  # noqa: PLC0415
+    from clientwright.adapters.observability import PrometheusClientMetrics  # noqa: PLC0415  # only where they are installed
 
     metrics = PrometheusClientMetrics(registry=CollectorRegistry())
     config = clientwright.ClientConfig(service_name="bench")
@@ -47,13 +47,13 @@ def _clientwright() -> Any:
 
 
 def _httpx_retries() -> Any:
-    import httpx_retries  # noqa: PLC0415
+    import httpx_retries  # noqa: PLC0415  # only where they are installed
 
     return httpx_retries.RetryTransport(transport=NullTransport())
 
 
 def _tenacity() -> Any:
-    import tenacity  # noqa: PLC0415
+    import tenacity  # noqa: PLC0415  # only where they are installed
 
     class Retrying(Around):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -69,7 +69,7 @@ def _tenacity() -> Any:
 
 
 def _pybreaker() -> Any:
-    import pybreaker  # noqa: PLC0415
+    import pybreaker  # noqa: PLC0415  # only where they are installed
 
     breaker = pybreaker.CircuitBreaker()
 
@@ -102,7 +102,7 @@ class _Nowhere(io.TextIOBase):
 
 
 def _json_record() -> Any:
-    from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415
+    from pythonjsonlogger.json import JsonFormatter  # noqa: PLC0415  # only where they are installed
 
     logger = logging.Logger("bench")  # noqa: LOG001  # of its own: the root's handlers are somebody else's
     handler = logging.StreamHandler(_Nowhere())
@@ -119,8 +119,8 @@ def _json_record() -> Any:
 
 
 def _opentelemetry() -> Any:
-    from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransport  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.instrumentation.httpx import AsyncOpenTelemetryTransport  # noqa: PLC0415  # only where they are installed
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # only where they are installed
 
     return AsyncOpenTelemetryTransport(NullTransport(), tracer_provider=TracerProvider())
 

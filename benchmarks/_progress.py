@@ -30,7 +30,7 @@ def progress(out: TextIO, suite: str, environ: Mapping[str, str] = os.environ) -
 @contextmanager
 def _bar(out: TextIO, suite: str) -> Iterator[Tell]:
     from rich.console import Console  # noqa: PLC0415  # optional
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415  # only where they are installed
 
     with Progress(console=Console(file=out), auto_refresh=False) as bars:
         task = bars.add_task(suite)

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             f"calls, and a demo makes at most {MOST_CALLS}; lower one of them"
         )
     # Imported here: httpx and the stack cost more than all of `--help`.
-    from aragora_transport.cli import _demo_run, _demo_state, _demo_view  # noqa: PLC0415
+    from aragora_transport.cli import _demo_run, _demo_state, _demo_view  # noqa: PLC0415  # not for --help
 
     settings = _demo_state.Settings(seconds=args.seconds, rate=args.rate, seed=args.seed, policy=args.policy)
     state = _demo_state.Run(settings=settings)

@@ -44,14 +44,14 @@ def add_parser(subparsers: Any, summary: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain the policy and return the exit status."""
     # Imported here: httpx and the stack cost more than all of `--help`.
-    from aragora_transport.cli import _explain_text  # noqa: PLC0415
-    from aragora_transport.cli._policies import parse_policy  # noqa: PLC0415
+    from aragora_transport.cli import _explain_text  # noqa: PLC0415  # not for --help
+    from aragora_transport.cli._policies import parse_policy  # noqa: PLC0415  # not for --help
 
     try:
         policy = parse_policy(args.policy)
     except ValueError as error:
         args.refuse(f"argument --policy: {error}")
-        raise AssertionError from error  # pragma: no cover - `refuse` has left
+        raise AssertionError from error  # pragma: no cover  # `refuse` has left
     if not args.platform.strip():
         args.refuse("argument PLATFORM: it must be a name, such as my-api or slack")
     explained = _explain_text.explain(args.platform, args.policy, policy)

@@ -162,7 +162,7 @@ def _outage(text: str) -> tuple[float, float]:
 def run(args: argparse.Namespace) -> int:
     """Run the simulations and return the exit status."""
     # Imported here: httpx and the stack cost more than all of `--help`.
-    from aragora_transport.cli import _simulate_run, _simulate_targets  # noqa: PLC0415
+    from aragora_transport.cli import _simulate_run, _simulate_targets  # noqa: PLC0415  # not for --help
 
     if args.seed + args.seeds > MOST_SEED:
         args.refuse(
@@ -196,7 +196,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         )
     except ValueError as error:
         args.refuse(str(error))
-        raise AssertionError from error  # pragma: no cover - `refuse` has left
+        raise AssertionError from error  # pragma: no cover  # `refuse` has left
     if scenario.seconds * scenario.rate > MOST_CALLS:
         args.refuse(
             f"{scenario.seconds:g} s at --rate {scenario.rate:g} make about "

@@ -360,7 +360,7 @@ _known_lock = threading.Lock()
 def numbers_of(registry: CollectorRegistry | None = None) -> Numbers:
     """The one set of numbers of a registry; it would refuse a second one as a duplicate."""
     # Not loaded by those who switch metrics off.
-    from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415
+    from prometheus_client import REGISTRY, CollectorRegistry  # noqa: PLC0415  # as above
 
     chosen: Any = REGISTRY if registry is None else registry
     if not isinstance(chosen, CollectorRegistry):

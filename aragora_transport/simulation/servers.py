@@ -155,7 +155,7 @@ class Queue(Server):
             if speed > 0.0 and work <= (end - start) * speed:
                 return start + work / speed
             work -= (end - start) * speed
-        raise AssertionError  # pragma: no cover - the last stretch has no end
+        raise AssertionError  # pragma: no cover  # the last stretch has no end
 
 
 class _Body(httpx.AsyncByteStream):

@@ -231,7 +231,7 @@ class FaultServer:
                 if isinstance(step, Answer):
                     return step.wire(request.method)
                 step = step(request)
-        except Exception as error:  # noqa: BLE001 - it is the test's own, and raised when the server closes
+        except Exception as error:  # noqa: BLE001  # it is the test's own, and raised when the server closes
             self._fail(error)
             return _failure(500, error).wire(request.method)
 

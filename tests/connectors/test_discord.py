@@ -26,8 +26,8 @@ from aragora_transport.testing import (
 pytestmark = pytest.mark.anyio
 
 TOKEN = "MTE.the-discord-token"  # noqa: S105  # of nobody, as all here
-HOOK_TOKEN = "hook-token_of-nobody"  # noqa: S105
-INTERACTION_TOKEN = "aW50ZXJhY3Rpb24.token"  # noqa: S105
+HOOK_TOKEN = "hook-token_of-nobody"  # noqa: S105  # made up
+INTERACTION_TOKEN = "aW50ZXJhY3Rpb24.token"  # noqa: S105  # made up
 HOOK = f"https://discord.com/api/webhooks/8/{HOOK_TOKEN}"
 API = "/api/v10"
 BASE = f"https://discord.com{API}"

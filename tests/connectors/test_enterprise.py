@@ -32,7 +32,7 @@ class Crm(EnterpriseConnector):
 class Crm2(Crm):
     """The guide's own example, word for word."""
 
-    async def _make_request(self, method, path, data=None, **kwargs) -> ConnectorResult:  # noqa: RET503
+    async def _make_request(self, method, path, data=None, **kwargs) -> ConnectorResult:  # noqa: RET503  # as the guide writes it
         """Make authenticated request with retry and circuit breaker."""
         # 1. Check circuit breaker
         if not self._circuit_breaker.can_proceed():
@@ -53,7 +53,7 @@ class Crm2(Crm):
                 self._circuit_breaker.record_success()
                 return ConnectorResult.success(response.json())
 
-            except Exception as e:  # noqa: BLE001
+            except Exception as e:  # noqa: BLE001  # as the guide writes it
                 self._circuit_breaker.record_failure()
                 if attempt == self.max_retries - 1:
                     return ConnectorResult.failure(str(e))

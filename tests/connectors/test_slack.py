@@ -26,7 +26,7 @@ from aragora_transport.testing import (
 pytestmark = pytest.mark.anyio
 
 TOKEN = "xoxb-the-slack-token"  # noqa: S105  # of nobody, as all here
-APP_TOKEN = "xapp-the-app-token"  # noqa: S105
+APP_TOKEN = "xapp-the-app-token"  # noqa: S105  # made up
 BASE = "https://slack.com/api"
 HOOK_PATH = "T000/B000/hook-of-nobody"
 HOOK = f"https://hooks.slack.com/services/{HOOK_PATH}"

@@ -164,7 +164,7 @@ async def test_a_task_goes_on_after_our_limit_as_if_it_had_never_been_cancelled(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(calls)
         for count in (1, 2, 3):
-            await held.until(lambda: len(network.sent) == count)  # noqa: B023
+            await held.until(lambda: len(network.sent) == count)  # noqa: B023  # awaited within the turn
             held.clock.advance(31.0)
     assert requests == [0, 0, 0]
 
@@ -222,7 +222,7 @@ async def test_limits_of_many_tasks_end_each_its_own(held):
         await held.until(lambda: len(network.sent) == 5)
         for passed in range(1, 6):
             held.clock.advance(1.0)
-            await held.until(lambda: len(ended) == passed)  # noqa: B023
+            await held.until(lambda: len(ended) == passed)  # noqa: B023  # awaited within the turn
     assert list(ended) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert list(ended.values()) == [1.0, 2.0, 3.0, 4.0, 5.0]
 

@@ -156,7 +156,7 @@ async def test_a_retry_that_is_cancelled_in_its_wait_costs_nothing(async_world):
     for number in (1, 2, 3):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(world.get, layer)
-            await world.until(lambda: [sent.closed for sent in network.sent] == [True] * number)  # noqa: B023
+            await world.until(lambda: [sent.closed for sent in network.sent] == [True] * number)  # noqa: B023  # awaited within the turn
             tasks.cancel_scope.cancel()
     assert len(network.sent) == 3
     assert network.open_responses == 0
