@@ -7,15 +7,16 @@ the next caller, and the one timer looks at it again only when its old time has 
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
+from asyncio import CancelledError, current_task, get_running_loop
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from aragora_transport._clock import Clock
@@ -49,24 +50,27 @@ class Alarms:
     def start(self, due: float) -> Alarm:
         """Start a limit that ends when the clock reads `due`."""
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
+            alarm = self._benches[get_running_loop()].pop()
+        except LookupError:
+            alarm = self._another()
+        except RuntimeError:  # no loop of asyncio's
             return _ScopeAlarm(self._clock, due)
+        alarm.task = task = current_task()
+        alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # what is awaited runs in a task
+        alarm.due = due
+        if due < alarm.queued:
+            alarm.bench.queue(alarm)
+        return alarm
+
+    def _another(self) -> TaskAlarm:
+        """One more for the loop that runs."""
+        loop = get_running_loop()
         bench = self._benches.get(loop)
         if bench is None:
             # Loops come and go (one asyncio.run after another); what a closed one left is dropped here.
             self._benches = {loop_: bench for loop_, bench in self._benches.items() if not loop_.is_closed()}
             bench = self._benches[loop] = _Bench(self._clock)
-        try:
-            alarm = bench.free.pop()
-        except IndexError:
-            alarm = TaskAlarm(bench)
-        alarm.task = task = asyncio.current_task(loop)
-        alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # what is awaited runs in a task
-        alarm.due = due
-        if due < alarm.queued:
-            bench.queue(alarm)
-        return alarm
+        return TaskAlarm(bench)
 
 
 class TaskAlarm:
@@ -88,7 +92,7 @@ class TaskAlarm:
 
     def stop(self, error: BaseException | None = None) -> bool:
         rang = self.rest(error)
-        self.bench.free.append(self)
+        self.bench.append(self)
         return rang
 
     def rest(self, error: BaseException | None = None) -> bool:
@@ -100,19 +104,19 @@ class TaskAlarm:
         self.rang = False
         # As asyncio.timeout does: if someone else cancelled the task too, that one goes first.
         others = task.uncancel() > self.cancelling
-        return not others and isinstance(error, asyncio.CancelledError)
+        return not others and isinstance(error, CancelledError)
 
 
-class _Bench:
-    """The alarms of one event loop."""
+class _Bench(list[TaskAlarm]):
+    """The alarms of one event loop that are free, and the timer of them all."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
         self._heap: list[tuple[float, int, TaskAlarm]] = []
         self._numbers = itertools.count()
         self._armed = math.inf
         self._disarm: Callable[[], object] | None = None
-        self.free: list[TaskAlarm] = []
 
     def queue(self, alarm: TaskAlarm) -> None:
         alarm.queued = alarm.due

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport._timeouts import cut_short, put_back, with_read
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from aragora_transport._call import Call
     from aragora_transport._flavor import Flavor
     from aragora_transport._timeouts import Timeouts
@@ -22,15 +24,15 @@ if TYPE_CHECKING:
 class _Body:
     """What async and blocking bodies share."""
 
-    flavor: Flavor
+    flavor: Flavor  # of the class that `body_class` makes
     inner: Any
     call: Call
-    over: bool
+    told = False
 
     def end(self, error: BaseException | None, *, complete: bool) -> None:
         """Tell how the body ended; once."""
-        if not self.over:
-            self.over = True
+        if not self.told:
+            self.told = True
             self.call.body_ended(error, complete)
 
     def due(self) -> float | None:
@@ -38,12 +40,12 @@ class _Body:
         call = self.call
         if call.idle is None:
             return call.deadline
-        due = call.clock.monotonic() + call.idle
+        due = call.scope.now() + call.idle
         return due if call.deadline is None or due < call.deadline else call.deadline
 
     def too_late(self) -> Exception:
         call = self.call
-        total = call.deadline is not None and call.clock.monotonic() >= call.deadline
+        total = call.deadline is not None and call.scope.now() >= call.deadline
         limit = call.total if total else call.idle
         return call.too_late(self.flavor, "total" if total else "body_idle", limit)
 
@@ -51,16 +53,18 @@ class _Body:
 class _AsyncBody(_Body):
     """Its own iterator: one frame a chunk."""
 
-    _chunks: Any = None
-
-    over = False
+    def __init__(self, inner: Any, call: Call) -> None:
+        self.inner = inner
+        self.call = call
+        self.over = False  # read to its end
+        self._chunks: Any = None
 
     def __aiter__(self) -> _AsyncBody:
         if self._chunks is None:  # who read the beginning asks again for the rest
             self._chunks = self.inner.__aiter__()
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> bytes:  # noqa: C901  # elsewhere its parts would be functions, and frames
         call = self.call
         alarm: Any = call.alarm  # one of asyncio's: no other rests
         try:
@@ -69,7 +73,7 @@ class _AsyncBody(_Body):
             # The attempt's alarm, which lies at rest, goes on as that of the body.
             alarm.task = task = current_task()
             alarm.cancelling = task.cancelling()  # type: ignore[union-attr]  # it runs in one
-            due = call.clock.monotonic() + call.idle  # type: ignore[operator]  # set with it
+            due = call.scope.now() + call.idle  # type: ignore[operator]  # set with it
             if call.deadline is not None and call.deadline < due:
                 due = self._before_deadline(call.deadline)
             alarm.due = due
@@ -85,10 +89,11 @@ class _AsyncBody(_Body):
                 if alarm.rang:  # pragma: no cover  # as above, with the end
                     alarm.rest()
                 alarm.task = None
-                alarm.bench.free.append(alarm)
+                alarm.bench.append(alarm)
+            elif self.over:
+                raise
             self.over = True
-            self.__dict__["aclose"] = self.inner.aclose  # there is nothing left to tell
-            call.ended = call.clock.monotonic()
+            call.ended = call.scope.now()
             for hook in call.hooks:
                 hook(call, None, True)
             raise
@@ -99,7 +104,7 @@ class _AsyncBody(_Body):
 
     def _before_deadline(self, deadline: float) -> float:
         """The deadline, unless it has passed while nothing was read."""
-        if self.call.clock.monotonic() >= deadline:
+        if self.call.scope.now() >= deadline:
             raise self.too_late()
         return deadline
 
@@ -141,7 +146,12 @@ class _AsyncBody(_Body):
             alarm.stop()
         return chunk
 
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
+        if self.over:  # there is nothing left to tell
+            return self.inner.aclose()  # type: ignore[no-any-return]  # a stream of any flavour
+        return self._close_early()
+
+    async def _close_early(self) -> None:
         try:
             await self.inner.aclose()
         finally:
@@ -153,7 +163,6 @@ class _BlockingBody(_Body):
     def __init__(self, inner: Any, call: Call, extensions: dict[str, Any]) -> None:
         self.inner = inner
         self.call = call
-        self.over = False
         self._extensions = extensions  # of the request
 
     def __iter__(self) -> Any:
@@ -198,12 +207,12 @@ class _BlockingBody(_Body):
 
     def _check_deadline(self) -> None:
         deadline = self.call.deadline
-        if deadline is not None and self.call.clock.monotonic() >= deadline:
+        if deadline is not None and self.call.scope.now() >= deadline:
             raise self.too_late()
 
     def _clamp_read(self, theirs: Timeouts | None, due: float | None) -> None:
         if due is not None:
-            self._extensions["timeout"] = with_read(theirs, due - self.call.clock.monotonic())
+            self._extensions["timeout"] = with_read(theirs, due - self.call.scope.now())
 
     def _late(self, error: BaseException, due: float | None) -> Exception | None:
         """Our own error where a read ended because it had been shortened to what was left."""

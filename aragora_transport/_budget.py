@@ -47,3 +47,19 @@ class Budget:
         self._counted = now
         self.tokens = min(self.policy.cap, self.tokens + earned)
         self.full = self.tokens >= self.policy.cap
+
+
+class NoBudget:
+    """Where retries cost nothing."""
+
+    full = True
+
+    def earn(self) -> None:
+        """Nothing to earn."""
+
+    def spend(self) -> bool:
+        """There is always another one."""
+        return True
+
+    def give_back(self) -> None:
+        """Nothing was spent."""

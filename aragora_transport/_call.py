@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aragora_transport._options import NO_OPTIONS
 from aragora_transport._redact import describe_error
-from aragora_transport.correlation import current, found_id, new_id
+from aragora_transport.correlation import current_id, found_id, new_id
 from aragora_transport.events import BodyFailed, CallFinished
 
 if TYPE_CHECKING:
     from aragora_transport._alarm import Alarm, Alarms
-    from aragora_transport._clock import Waiter
+    from aragora_transport._clock import Clock, Waiter
     from aragora_transport._flavor import Flavor
+    from aragora_transport._options import CallOptions
     from aragora_transport._scope import CallScope
     from aragora_transport._tokens import Held
     from aragora_transport.events import Event, Observers, RefusalReason
@@ -67,40 +68,60 @@ class Call:
     The other fields are for layers: each is set by one layer and read by layers on its other side.
     """
 
-    # What most calls never change are class attributes: a call begins with as few stores as possible.
-    options = NO_OPTIONS
+    # What few calls have are class attributes. What every call has is set in `__init__`, and is none of the
+    # class: CPython has no fast way to read or set an attribute that is now the class's, now the instance's.
     attempt = 1  # the send under way, or the last one
-    max_attempts = 1
     attempt_began: float | None = None  # the first one begins with the call
     history: tuple[Attempt, ...] = ()  # the attempts before the present one
-    ended: float | None = None  # the call; while it goes on, an attempt whose answer was dropped
-    status: int | None = None
     error: str | None = None
     hidden: str | None = None  # the failure inside an answer whose status tells of none
     retry_after: float | None = None  # a wait the platform asked for that ended the call
     refused: RefusalReason | None = None  # why a failure that is sent again as a rule was not
-    deadline: float | None = None  # when the clock reads this, the call is over
     total: float | None = None  # the limit that the deadline came from, for error messages
-    idle: float | None = None  # the longest silence of the body
-    alarm: Alarm | None = None  # the attempt's, at rest: it goes on as that of the body
     gate_opens: float | None = None  # a gate below keeps a told wait until then: nobody else need
-    gates_passed = 0  # attempts that were let through, at once or after a wait
     gates_blocked = 0  # attempts that were held or refused
     tokenless = False  # the present attempt waits for a token, or got none
     token_refused: str | None = None  # why a 401 was not answered with another token
     credential: Held | None = None  # the token that the present attempt goes with
     gated = False  # the present attempt is held at a gate, or was refused there
     interrupter: Interrupter | None = None
-    hooks: tuple[Hook, ...] = ()  # told how the body of the present attempt ended
     observers: tuple[Observers, ...] = ()  # of layers that the call reached through somebody else's transport
+    _max_attempts: int | None = None
     _id: str | None = None
 
-    def __init__(self, scope: CallScope, operation: str) -> None:
+    def __init__(self, scope: CallScope, operation: str, chosen: CallOptions | None = None) -> None:
         self.scope = scope
         self.operation = operation
-        self.clock = scope.clock
-        self.began = scope.clock.monotonic()
-        self._scope_id = current.get()
+        self.chosen = chosen  # what the caller chose for this call, if anything
+        self.began = scope.now()
+        self._scope_id = current_id()
+        self.straight = True  # nothing to tell yet: no other attempt, no wait at a gate, no hidden failure
+        self.status: int | None = None
+        self.ended: float | None = None  # the call; while it goes on, an attempt whose answer was dropped
+        self.deadline: float | None = None  # when the clock reads this, the call is over
+        self.idle: float | None = None  # the longest silence of the body
+        self.alarm: Alarm | None = None  # the attempt's, at rest: it goes on as that of the body
+        self.gates_passed = 0  # attempts that were let through, at once or after a wait
+        self.hooks: tuple[Hook, ...] = ()  # told how the body of the present attempt ended
+
+    @property
+    def options(self) -> CallOptions:
+        """What the caller chose for this call."""
+        return self.chosen or NO_OPTIONS
+
+    @property
+    def max_attempts(self) -> int:
+        """How often it may be sent."""
+        return self._max_attempts or self.scope.max_attempts
+
+    @max_attempts.setter
+    def max_attempts(self, most: int) -> None:
+        self._max_attempts = most
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of everything that the call meets."""
+        return self.scope.clock
 
     @property
     def platform(self) -> str:
@@ -127,7 +148,7 @@ class Call:
     @property
     def attempt_seconds(self) -> float:
         """Since the present attempt began."""
-        return self.clock.monotonic() - (self.began if self.attempt_began is None else self.attempt_began)
+        return self.scope.now() - (self.began if self.attempt_began is None else self.attempt_began)
 
     @property
     def last_outcome(self) -> str | None:
@@ -144,7 +165,7 @@ class Call:
             return self.history
         if self.gated or self.tokenless or self.error == "CircuitOpenError":
             return self.history  # layers of ours held or refused the last one: it was never sent
-        ended = self.ended if self.ended is not None else self.clock.monotonic()
+        ended = self.ended if self.ended is not None else self.scope.now()
         last = Attempt(
             status=self.status,
             error=self.hidden if self.status is not None else self.error,
@@ -156,7 +177,7 @@ class Call:
     @property
     def total_seconds(self) -> float:
         """From the beginning to the headers, or to the end of the body once that came."""
-        return (self.ended if self.ended is not None else self.clock.monotonic()) - self.began
+        return (self.ended if self.ended is not None else self.scope.now()) - self.began
 
     def __repr__(self) -> str:
         outcome = self.status if self.status is not None else self.error
@@ -185,7 +206,7 @@ class Call:
 
     def body_ended(self, error: BaseException | None, complete: bool) -> None:
         """The body was read to its end, failed with `error`, or was closed before its end."""
-        self.ended = self.clock.monotonic()
+        self.ended = self.scope.now()
         self._stop_alarm()
         if isinstance(error, Exception):
             self.sign(error)
@@ -217,6 +238,12 @@ class Call:
             complete=complete,
         )
 
+    def next_attempt(self) -> None:
+        """It is about to be sent once more."""
+        self.straight = False
+        self.attempt += 1
+        self.attempt_began = self.scope.now()
+
     def attempt_dropped(self, error: BaseException | None = None) -> None:
         """The present attempt's answer is not for the caller: its hooks hear the end of it now.
 
@@ -224,7 +251,7 @@ class Call:
         """
         self._stop_alarm()
         hooks, self.hooks = self.hooks, ()
-        self.ended = self.clock.monotonic()
+        self.ended = self.scope.now()
         for hook in hooks:
             hook(self, error, error is None)
         self.ended = None  # the call goes on
@@ -242,6 +269,6 @@ class Call:
             limit=limit,
             seconds=seconds or 0.0,
             attempt=self.attempt,
-            elapsed=self.clock.monotonic() - self.began,
+            elapsed=self.scope.now() - self.began,
             last=self.last_outcome,
         )

@@ -21,13 +21,13 @@ class Era:
     An outcome counts only while its era lasts, so that a late result moves no later state.
     """
 
-    __slots__ = ("closed", "free", "hook", "polls", "probes", "reopens_at", "state")
+    __slots__ = ("closed", "free", "hooks", "polls", "probes", "reopens_at", "state")
 
     def __init__(self, state: CircuitState, reopens_at: float = 0.0, *, shared: bool = False) -> None:
         self.state: CircuitState = state
         self.closed = state == CLOSED
         self.free = self.closed and not shared  # nobody need ask to be let through
-        self.hook: Hook | None = None  # the breaker's, for the bodies of what this era let through
+        self.hooks: tuple[Hook, ...] = ()  # the breaker's, for the bodies of what this era let through
         self.probes: list[Probe] = []  # under way, the oldest first
         self.polls: list[Probe] = []  # long polls among them, which must not hold up the others
         self.reopens_at = reopens_at  # when an open circuit lets a probe through
@@ -39,7 +39,7 @@ class Probe:
     __slots__ = ("era", "since")
 
     closed = free = False
-    hook: Hook | None = None  # each has one of its own
+    hooks: tuple[Hook, ...] = ()  # each has one of its own
 
     def __init__(self, era: Era, since: float) -> None:
         self.era = era

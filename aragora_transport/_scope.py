@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aragora_transport._alarm import Alarms
 from aragora_transport._around import Around
@@ -31,10 +33,23 @@ class Watching(Protocol):
 
     def answered(self, call: Call, status: int, judged: Judgement | None) -> None: ...
     def failed(self, call: Call, error: BaseException) -> None: ...
-    def ended(self, call: Call, error: BaseException | None, complete: bool) -> None: ...
+    @property
+    def ended(self) -> Hook | None: ...
 
 
-Entry = tuple[tuple[Watching, ...], Handler]  # who looks on, and how to call the first layer that does more
+class Entry(NamedTuple):
+    """What is known of layers where calls come in to them.
+
+    `watchers`: those that only look on. `handle`: how to call the first one that does more.
+    `max_attempts`: how often a call may be sent as a rule.
+    """
+
+    watchers: tuple[Watching, ...]
+    handle: Handler
+    max_attempts: int = 1
+
+
+_nobody_counts = itertools.count().__next__  # as cheap as anything that can be called
 
 
 class CallScope(Around):
@@ -54,15 +69,18 @@ class CallScope(Around):
         users: Observers | None = None,
     ) -> None:
         super().__init__(top)
-        self._watchers, self._handle = entry or ((), self._into_top)
-        self._begun = _begun(self._watchers)
-        self._judges = not all(watcher.profile.plain for watcher in self._watchers)
-        self._ended: tuple[Hook, ...] = tuple(watcher.ended for watcher in self._watchers)
+        self._watchers, self._handle, self.max_attempts = entry or Entry((), self._into_top)
+        if clock.manual:
+            self._handle = partial(self._timed, self._handle)
+        self._begun = _begun(self._watchers) or _nobody_counts
+        # The least status that those who look on are told of at once: of HTTP's errors, or of every answer.
+        self._tell_from = 400 if all(watcher.profile.plain for watcher in self._watchers) else 0
+        self._ended: tuple[Hook, ...] = _hooks(self._watchers)
         self.platform = platform
         self.clock = clock
+        self.now = clock.monotonic  # seconds
         self.alarms = alarms or Alarms(clock)
         self.blocking = False
-        self._manual = clock.manual
         self.observers = tuple(watcher.observer for watcher in self._watchers)
         self.detailed = bool(users)  # users want to know of every attempt, not just of those that fail
         if users:
@@ -89,28 +107,27 @@ class CallScope(Around):
         if options is None:
             call = Call(self, request.method)
         else:
-            call = Call(self, operation_of(request, options))
-            call.options = options
+            call = Call(self, operation_of(request, options), options)
             if options.begun is not None:
                 options.begun(call)
         extensions[CALL] = call
-        if self._begun is not None:
-            self._begun()
+        self._begun()
         try:
-            response = await (self._timed if self._manual else self._handle)(request, call)
-            if response.status_code >= 400 or call.attempt > 1 or self._judges:  # an HTTP error
+            response = await self._handle(request, call)
+            status = response.status_code
+            if status >= self._tell_from or not call.straight:
                 await tell(self._watchers, call, response, self.flavor)
-            call.ended = self.clock.monotonic()  # until the body ends
+            call.ended = self.now()  # until the body ends
         except BaseException as error:
             call.attempt_dropped(error)  # an answer may have come, and a layer raised for all that
-            call.ended = self.clock.monotonic()
+            call.ended = self.now()
             self._failed(call, error)
             raise
         finally:
             # A redirect copies the extensions and an auth flow sends the same request again: both are
             # calls of their own.
             del extensions[CALL]
-        call.status = response.status_code
+        call.status = status
         response.extensions[RECORD] = call
         call.hooks += self._ended
         if response.is_closed:
@@ -118,10 +135,7 @@ class CallScope(Around):
         elif self.blocking:
             response.stream = self._body(response.stream, call, extensions)
         else:
-            body = self._body()
-            body.inner = response.stream
-            body.call = call
-            response.stream = body
+            response.stream = self._body(response.stream, call)
         return response
 
     def _failed(self, call: Call, error: BaseException) -> None:
@@ -138,13 +152,13 @@ class CallScope(Around):
         answer: Awaitable[Any] = self.top.handle_async_request(request)
         return answer
 
-    async def _timed(self, request: Any, call: Call) -> Any:
+    async def _timed(self, handle: Handler, request: Any, call: Call) -> Any:
         """Into the layers by a clock that must know of each call that is under way."""
         clock: Any = self.clock
         clock.call_began()
-        call.began = call.attempt_began = clock.monotonic()  # it moved until now, for other threads
+        call.began = call.attempt_began = self.now()  # it moved until now, for other threads
         try:
-            return await self._handle(request, call)
+            return await handle(request, call)
         finally:
             clock.call_ended()
 
@@ -152,6 +166,11 @@ class CallScope(Around):
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:
     """What to call when a call begins: the one of those who look on that counts them, if it is there."""
     return next((watcher.begun for watcher in watchers if watcher.begun is not None), None)
+
+
+def _hooks(watchers: tuple[Watching, ...]) -> tuple[Hook, ...]:
+    """Of those who look on, what to tell how a body ended."""
+    return tuple(watcher.ended for watcher in watchers if watcher.ended is not None)
 
 
 async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor: Flavor) -> None:
@@ -165,7 +184,9 @@ async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor
 
 async def watched(entry: Entry, request: Any, call: Call) -> Any:
     """Into layers from a transport of somebody else that stands in the middle of them."""
-    watchers, handle = entry
+    watchers, handle, most = entry
+    if most > 1:  # else nobody down there sends again
+        call.max_attempts = most
     call.join(tuple(watcher.observer for watcher in watchers))
     begun = _begun(watchers)
     if begun is not None:
@@ -177,5 +198,5 @@ async def watched(entry: Entry, request: Any, call: Call) -> Any:
         for watcher in watchers:
             watcher.failed(call, error)
         raise
-    call.hooks += tuple(watcher.ended for watcher in watchers)
+    call.hooks += _hooks(watchers)
     return response

@@ -49,5 +49,5 @@ def cut_short(error: BaseException, due: float, call: Call, flavor: Flavor) -> b
     return (
         isinstance(error, flavor.TimeoutException)
         and not isinstance(error, flavor.DeadlineExceededError)
-        and call.clock.monotonic() >= due
+        and call.scope.now() >= due
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING
+
+from aragora_transport._notes import ENOUGH, Notes
 
 if TYPE_CHECKING:
     from aragora_transport._clock import Clock
     from aragora_transport.policy import BreakerPolicy
 
-ENOUGH = 1000  # successes that are kept before they are counted in one go
 _SLICES = 20  # the window slides in twentieths of its length
 
 
@@ -27,7 +29,7 @@ class Window:
         self._now = clock.monotonic
         self._slices_a_second = _SLICES / policy.window
         self._lock = threading.Lock()
-        self.fresh: deque[float] = deque()  # when attempts succeeded; noted without a lock
+        self.fresh = Notes()  # when attempts succeeded
         self.clear()
 
     def clear(self) -> None:
@@ -48,16 +50,22 @@ class Window:
                 self._take_in()
 
     def _take_in(self) -> None:
-        fresh = self.fresh
-        if fresh:
-            # Those that are noted meanwhile are for the next time.
-            times = [fresh.popleft() for _ in range(len(fresh))]
-            for number, successes in Counter(int(time * self._slices_a_second) for time in times).items():
-                self._slide(number)
-                self._newest[1] += successes
-                self._attempts += successes
+        times = self.fresh.take()
+        if times:
             self._recent.extend([False] * min(len(times), self._least))
-        self._slide(int(self._now() * self._slices_a_second))
+        begin = 0
+        while begin < len(times):
+            number = self._number(times[begin])
+            end = bisect_left(times, number + 1, begin, key=self._number)
+            self._slide(number)
+            self._newest[1] += end - begin
+            self._attempts += end - begin
+            begin = end
+        self._slide(self._number(self._now()))
+
+    def _number(self, time: float) -> int:
+        """Of the slice that a time lies in."""
+        return int(time * self._slices_a_second)
 
     def failed(self) -> None:
         """One attempt failed."""

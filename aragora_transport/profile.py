@@ -170,7 +170,9 @@ async def judge(profile: Profile, response: Any, call: Call, flavor: Flavor) -> 
                 await close(response, call)  # the error goes to the caller in its place: nobody else can
                 raise
         known = response.extensions[_JUDGEMENT] = judged or _plain_http(response, call)
-    call.hidden = known.hidden(response.status_code)
+    call.hidden = hidden = known.hidden(response.status_code)
+    if hidden is not None:
+        call.straight = False
     return known
 
 

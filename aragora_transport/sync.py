@@ -40,7 +40,7 @@ class Driven(httpx.AsyncBaseTransport):
         cut = None
         if call is not None and call.deadline is not None:
             # A thread can only be interrupted by httpx's own timeouts.
-            cut = shortened(theirs, call.deadline - call.clock.monotonic())
+            cut = shortened(theirs, call.deadline - call.scope.now())
         try:
             if cut is not None:
                 request.extensions["timeout"] = cut

@@ -16,13 +16,12 @@ from aragora_transport._around import Around
 from aragora_transport._call import CALL
 from aragora_transport._clock import SYSTEM, Clock
 from aragora_transport._flavor import inside_of
-from aragora_transport._scope import CallScope, watched
+from aragora_transport._scope import CallScope, Entry, watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from aragora_transport._call import Call, Handler
-    from aragora_transport._scope import Entry
 
 T = TypeVar("T")
 
@@ -77,11 +76,11 @@ class Layer(Around):
 
     def entry(self) -> Entry:
         """The layers from here on that only look on, and how to call the first one that does more."""
-        return (), self.handle
+        return Entry((), self.handle, self.entry_below().max_attempts)
 
     def entry_below(self) -> Entry:
         """The same from the next layer on."""
-        return ((), self.next) if self._link is None else self._link.entry()
+        return Entry((), self.next) if self._link is None else self._link.entry()
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         """What the layer does. It hands on by `self.next(request, call)`, as often as it takes."""
@@ -114,14 +113,14 @@ def handler_of(transport: Any) -> Handler:
     layer = _linked(transport)
     if layer is None:
         return lambda request, _: transport.handle_async_request(request)
-    entry = watchers, handle = layer.entry()
-    return partial(watched, entry) if watchers else handle
+    entry = layer.entry()
+    return partial(watched, entry) if entry.watchers else entry.handle
 
 
 def entry_of(transport: Any) -> Entry:
     """The entry of a layer of ours, or that into any other transport."""
     layer = _linked(transport)
-    return ((), handler_of(transport)) if layer is None else layer.entry()
+    return Entry((), handler_of(transport)) if layer is None else layer.entry()
 
 
 def chain_of(transport: Any) -> list[Any]:

@@ -8,17 +8,18 @@ them (`_Children`).
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import reprlib
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter as Bag
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from aragora_transport._notes import Notes
 from aragora_transport.layers._families import (
     CALL_BUCKETS,
     COUNTERS,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from aragora_transport._circuits import Circuits
 
-ENOUGH = 1000  # calls that are kept before they are counted in one go
 _NAME = re.compile(r"[A-Za-z0-9_.:/\- ]{1,100}")
 _Traces = dict[int, tuple[str, float, float]]  # by bucket the last trace seen in it, its value and when
 
@@ -45,28 +45,30 @@ REFUSED = "circuit_open"  # the status of calls that were not sent, since their 
 
 
 class Tally:
-    """The straight calls of one operation that ended with one status."""
+    """The straight calls of one operation that ended with one status, after so many open gates."""
 
-    __slots__ = ("_lock", "buckets", "calls", "fresh", "gated", "seconds")
+    __slots__ = ("_lock", "buckets", "calls", "fresh", "gates", "seconds")
 
-    def __init__(self) -> None:
-        self.fresh: deque[tuple[float, int]] = deque()  # seconds, gates passed: appended without a lock
+    def __init__(self, gates: int) -> None:
+        self.fresh = Notes()  # their seconds
         self._lock = threading.Lock()
         self.calls = 0
-        self.gated = 0  # of them through an open gate
+        self.gates = gates  # that each of them passed
         self.seconds = 0.0
         self.buckets = [0] * (len(CALL_BUCKETS) + 1)  # the last one is beyond them all
 
-    def take_in(self) -> tuple[int, int, float, list[int]]:
-        """Count the fresh ones; returns calls, gated, seconds and buckets as they stand."""
+    def take_in(self) -> tuple[int, float, list[int]]:
+        """Count the fresh ones; returns calls, seconds and buckets as they stand."""
         with self._lock:
-            for _ in range(len(self.fresh)):  # those that are appended meanwhile are for the next time
-                seconds, gated = self.fresh.popleft()
-                self.calls += 1
-                self.gated += gated
-                self.seconds += seconds
-                self.buckets[bisect_left(CALL_BUCKETS, seconds)] += 1
-            return self.calls, self.gated, self.seconds, self.buckets.copy()
+            fresh = self.fresh.take()
+            self.calls += len(fresh)
+            self.seconds += sum(fresh)
+            begin = 0
+            for place, bound in enumerate((*CALL_BUCKETS, math.inf)):
+                end = bisect_right(fresh, bound, begin)
+                self.buckets[place] += end - begin
+                begin = end
+            return self.calls, self.seconds, self.buckets.copy()
 
 
 class Numbers(Protocol):
@@ -78,7 +80,7 @@ class Numbers(Protocol):
         self, family: str, labels: tuple[str, ...], value: float, trace: str | None = None
     ) -> None: ...
     def name(self, label: str, platform: str, name: str) -> str: ...
-    def tally(self, platform: str, operation: str, status: int | str) -> Tally | None: ...
+    def tally(self, platform: str, operation: str, status: int | str, gates: int) -> Tally | None: ...
     def take_in(self) -> None: ...
     def begun(self, platform: str) -> Callable[[], object]: ...
     def ended(self, platform: str) -> None: ...
@@ -144,7 +146,7 @@ class _Numbers(_Shared):
         self._gauges: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in GAUGES}
         self._histograms: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in HISTOGRAMS}
         self._traces: dict[str, dict[tuple[str, ...], _Traces]] = {name: {} for name in HISTOGRAMS}
-        self._tallies: dict[tuple[str, str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str, str, int], Tally] = {}
         self._begun: dict[str, _Begun] = {}
         registry.register(self)
 
@@ -166,10 +168,10 @@ class _Numbers(_Shared):
             if trace is not None:
                 self._traces[family].setdefault(labels, {})[place] = (trace, value, time.time())
 
-    def tally(self, platform: str, operation: str, status: int | str) -> Tally:
-        key = (platform, operation, str(status))
+    def tally(self, platform: str, operation: str, status: int | str, gates: int) -> Tally:
+        key = (platform, operation, str(status), gates)
         with self._lock:
-            return self._tallies.setdefault(key, Tally())
+            return self._tallies.setdefault(key, Tally(gates))
 
     def take_in(self) -> None:
         """Count the straight calls that are only noted so far."""
@@ -209,8 +211,8 @@ class _Numbers(_Shared):
             }
             gauges = {name: found.copy() for name, found in self._gauges.items()}
             tallies = list(self._tallies.items())
-        for labels, tally in tallies:
-            _take_in(tally, labels, counts, histograms)
+        for (*labels, _), tally in tallies:
+            _take_in(tally, tuple(labels), counts, histograms)
         gauges["platform_requests_in_flight"] = _in_flight(begun, counts["platform_requests_total"])
         for name, (help_, names) in COUNTERS.items():
             yield _filled(metrics_core.CounterMetricFamily(name, help_, labels=names), counts[name])
@@ -258,11 +260,11 @@ def _add(found: dict[tuple[str, ...], float], labels: tuple[str, ...], amount: f
 
 def _take_in(
     tally: Tally,
-    labels: tuple[str, str, str],
+    labels: tuple[str, ...],
     counts: dict[str, dict[tuple[str, ...], float]],
     histograms: dict[str, dict[tuple[str, ...], list[float]]],
 ) -> None:
-    calls, gated, seconds, buckets = tally.take_in()
+    calls, seconds, buckets = tally.take_in()
     if not calls:
         return
     _add(counts["platform_requests_total"], labels, calls)
@@ -270,8 +272,8 @@ def _take_in(
     if labels[2] != REFUSED:  # these were sent
         _add(counts["platform_attempts_total"], labels, calls)
         latencies.append("platform_attempt_latency_seconds")
-    if gated:
-        _add(counts["platform_rate_limit_total"], (labels[0], "allowed"), gated)
+    if tally.gates:
+        _add(counts["platform_rate_limit_total"], (labels[0], "allowed"), calls * tally.gates)
     for family in latencies:
         found = histograms[family].setdefault(labels[:2], [0.0] * (len(CALL_BUCKETS) + 2))
         for place, number in enumerate(buckets):
@@ -346,7 +348,7 @@ class _Children(_Shared):
     def ended(self, platform: str) -> None:
         self._child("platform_requests_in_flight", (platform,)).dec()
 
-    def tally(self, platform: str, operation: str, status: int | str) -> None:
+    def tally(self, platform: str, operation: str, status: int | str, gates: int) -> None:
         """None: every call has to reach the shared files."""
 
     def take_in(self) -> None:

@@ -135,8 +135,7 @@ class Resending:
         call, layer = self._call, self._layer
         if self._sending is not None:
             self._sending.again()
-        call.attempt += 1
-        call.attempt_began = call.clock.monotonic()
+        call.next_attempt()
         try:
             outcome: Outcome = await layer.attempt(self._request, call)
         except BaseException:  # cancelled
@@ -181,7 +180,7 @@ class Resending:
         judged = self._outcome.judged
         told = None if judged is None else judged.wait
         gate_opens, call.gate_opens = call.gate_opens, None
-        now = call.clock.monotonic()
+        now = call.scope.now()
         if told is None:
             strategy = layer.policy.wait
             if strategy is None:
@@ -222,12 +221,11 @@ class Resending:
             return not self._refuse("circuit_open")
         if self._too_long():
             return not self._refuse("retry_after_too_long")
-        if call.deadline is not None and call.clock.monotonic() + self._wait >= call.deadline:
+        if call.deadline is not None and call.scope.now() + self._wait >= call.deadline:
             return not self._refuse("deadline")
-        if layer.budget is not None:
-            if not layer.budget.spend():
-                return not self._refuse("budget")
-            self._paid = True
+        if not layer.budget.spend():
+            return not self._refuse("budget")
+        self._paid = True
         return False
 
     # --- between two attempts ---
@@ -263,7 +261,7 @@ class Resending:
             finally:
                 if interrupter is not None:
                     interrupter.unwatch(waiter)
-        if call.deadline is not None and call.clock.monotonic() >= call.deadline:
+        if call.deadline is not None and call.scope.now() >= call.deadline:
             self._end_early("deadline")  # draining took longer than planned
 
     # --- what the answers are made of ---
@@ -307,7 +305,7 @@ class Resending:
 
     def _give_back(self) -> None:
         """Of the budget, what was paid for an attempt that will not be made."""
-        if self._paid and self._layer.budget is not None:
+        if self._paid:
             self._layer.budget.give_back()
         self._paid = False
 

@@ -15,7 +15,7 @@ from aragora_transport.profile import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aragora_transport._call import Call
+    from aragora_transport._call import Call, Hook
     from aragora_transport._clock import Clock
     from aragora_transport._scope import Entry
     from aragora_transport.events import Observers
@@ -27,6 +27,7 @@ class Watcher(Layer):
 
     observer: Observers  # is given the events of the layers below
     begun: Callable[[], object] | None = None  # is called when a call begins: of every call, so a quick one
+    ended: Hook | None = None  # is told how the body of an answer ended: of every one, too
 
     def __init__(
         self,
@@ -40,14 +41,11 @@ class Watcher(Layer):
         self.profile = profile
 
     def entry(self) -> Entry:
-        watchers, handle = self.entry_below()
-        return (self, *watchers), handle
+        below = self.entry_below()
+        return below._replace(watchers=(self, *below.watchers))
 
     def answered(self, call: Call, status: int, judged: Judgement | None) -> None:
         """Headers have come, and there is something about them: an error, retries, or a profile's word."""
 
     def failed(self, call: Call, error: BaseException) -> None:
         """There is no answer."""
-
-    def ended(self, call: Call, error: BaseException | None, complete: bool) -> None:
-        """The body of the answer has ended: a hook, see `Call`."""

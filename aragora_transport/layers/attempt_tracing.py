@@ -30,7 +30,7 @@ class AttemptTracingTransport(Traced):
         tracing = self.tracing
         span = tracing.begin_send(request, self._profile, call.attempt - 1)
         token = tracing.enter(span)
-        began = call.clock.monotonic()
+        began = call.scope.now()
         try:
             response = await self.next(with_headers(request, tracing.headers(span)), call)
         except BaseException as error:
@@ -46,7 +46,7 @@ class AttemptTracingTransport(Traced):
         return response
 
     def _end(self, span: Span, call: Call, request: Any, began: float, outcome: dict[str, Any]) -> None:
-        seconds = call.clock.monotonic() - began
+        seconds = call.scope.now() - began
         self.tracing.measure(span, seconds, {**target_of(request), **outcome})
         self.tracing.end(span, outcome)
 

@@ -55,7 +55,7 @@ class AuthTransport(Layer):
     async def handle(self, request: Any, call: Call) -> Any:
         if not self.source.covers(request.url):
             return await self.next(request, call)
-        held = self.source.fresh(call.clock.monotonic())
+        held = self.source.fresh(call.scope.now())
         if held is None:
             held = await self._token(request, call)
         sending = follow(request, call, self.flavor, unsafe_always=True)
@@ -92,7 +92,7 @@ class AuthTransport(Layer):
         if held is None:
             raise call.too_late(self.flavor, "total", call.total)
         call.tokenless = False
-        call.attempt_began = call.clock.monotonic()  # the wait is not charged as the platform's slowness
+        call.attempt_began = call.scope.now()  # the wait is not charged as the platform's slowness
         return held
 
     async def _again(self, request: Any, call: Call, sending: Sending | None, response: Any) -> Any:
@@ -112,9 +112,8 @@ class AuthTransport(Layer):
         if call.scope.detailed:
             call.emit(AttemptFinished, status=first.status, error=first.error, seconds=first.seconds)
         call.history = (*call.history, first)
-        call.attempt += 1
+        call.next_attempt()
         call.max_attempts += 1  # it does not use up a retry
-        call.attempt_began = call.clock.monotonic()
         call.credential = held
         call.hidden = None
         if sending is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aragora_transport._circuits import Circuits
 from aragora_transport._clock import SYSTEM
 from aragora_transport._era import Era
-from aragora_transport._window import ENOUGH
+from aragora_transport._notes import ENOUGH
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import BreakerPolicy
@@ -52,7 +52,8 @@ class BreakerTransport(Layer):
         super().__init__(below, platform=platform, clock=clock)
         self.policy = checked("BreakerTransport(policy=...)", policy, BreakerPolicy)
         self._profile = profile
-        self._plain = profile.plain and policy.slow_call is None
+        # Lower statuses say nothing before the body's end: HTTP's errors begin there, or all are judged.
+        self._fine_below = 400 if profile.plain and policy.slow_call is None else 0
         self.circuits = circuits or Circuits(
             policy,
             clock,
@@ -62,14 +63,17 @@ class BreakerTransport(Layer):
         self._only = self.circuits.get(platform) if policy.key == "platform" else None
 
     async def handle(self, request: Any, call: Call) -> Any:
-        circuit = self._only or self._circuit(request, call)
+        circuit = self._only
+        if circuit is None:
+            circuit = self._circuit(request, call)
         permit: Permit = circuit.era
         if not permit.free:
             permit = self._admit(circuit, request, call)
+        hooks = permit.hooks
         try:
             response = await self.next(request, call)
-            if response.status_code < 400 and self._plain and permit.closed:
-                call.hooks += (permit.hook or self._hook(circuit, permit),)
+            if hooks and response.status_code < self._fine_below:
+                call.hooks += hooks
                 return response
             call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
             judged = await judge(self._profile, response, call, self.flavor)
@@ -99,7 +103,7 @@ class BreakerTransport(Layer):
                 circuit.success(permit)
                 if circuit.changes:
                     self._tell(circuit, call)
-            call.hooks += (permit.hook or self._hook(circuit, permit),)
+            call.hooks += permit.hooks or self._hooks(circuit, permit)
 
     def _kept(self, request: Any) -> float:
         """Seconds that a platform may keep a long poll without being slow."""
@@ -115,25 +119,34 @@ class BreakerTransport(Layer):
             raise self._refusal(circuit, request, call)
         return permit
 
-    def _hook(self, circuit: Circuit, permit: Permit) -> Hook:
-        """What is told how a body ended; one for all that a closed circuit lets through."""
+    def _hooks(self, circuit: Circuit, permit: Permit) -> tuple[Hook, ...]:
+        """What is told how a body ended; the same for all that a closed circuit lets through."""
         settled = not permit.closed  # at the headers
         noted = circuit.noted
 
         def ended(call: Call, error: BaseException | None, complete: bool) -> None:
             if complete:
-                if noted is not None and circuit.era is permit and len(noted) < ENOUGH:
-                    noted.append(call.ended)  # type: ignore[arg-type]  # what `success` comes to, without a lock
-                elif not settled:
+                if not settled:
                     circuit.success(permit)
             elif isinstance(error, self.flavor.TransportError):
                 cause = f"{type(error).__name__} in the body"
                 self._failed(circuit, permit, call, cause, error)
             # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
 
-        if isinstance(permit, Era):
-            permit.hook = ended
-        return ended
+        if not isinstance(permit, Era):
+            return (ended,)
+        if noted is None:
+            permit.hooks = (ended,)
+            return permit.hooks
+
+        def straight(call: Call, error: BaseException | None, complete: bool) -> None:
+            if complete and circuit.era is permit and len(noted) < ENOUGH:
+                noted.append(call.ended)  # type: ignore[arg-type]  # what `success` comes to, without a lock
+            else:
+                ended(call, error, complete)
+
+        permit.hooks = (straight,)
+        return permit.hooks
 
     def _failed(
         self,
@@ -163,7 +176,7 @@ class BreakerTransport(Layer):
         return (
             not isinstance(error, Exception)
             and call.deadline is not None
-            and call.clock.monotonic() >= call.deadline
+            and call.scope.now() >= call.deadline
         )
 
     def _circuit(self, request: Any, call: Call) -> Circuit:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._clock import SYSTEM
-from aragora_transport._options import NO_OPTIONS
 from aragora_transport._timeouts import cut_short
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.policy import TimeoutPolicy
@@ -43,8 +42,8 @@ class DeadlineTransport(Layer):
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         total = self._total
-        if call.options is not NO_OPTIONS:
-            total = call.options.total_timeout or total
+        if call.chosen is not None:
+            total = call.chosen.total_timeout or total
         if total is None:
             return self.next(request, call)  # not awaited here: there is nothing to do afterwards
         return self._within(total, request, call)

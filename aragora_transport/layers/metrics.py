@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aragora_transport import errors
 from aragora_transport._clock import SYSTEM
+from aragora_transport._notes import ENOUGH
 from aragora_transport.correlation import sampled_trace
 from aragora_transport.events import (
     BodyFailed,
@@ -20,17 +21,16 @@ from aragora_transport.events import (
     RetryScheduled,
 )
 from aragora_transport.layers._layer import layers_of
-from aragora_transport.layers._numbers import ENOUGH, REFUSED, numbers_of
+from aragora_transport.layers._numbers import REFUSED, numbers_of
 from aragora_transport.layers._watcher import Watcher
 from aragora_transport.profile import PLAIN
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from prometheus_client import CollectorRegistry
 
     from aragora_transport._call import Attempt, Call
     from aragora_transport._clock import Clock
+    from aragora_transport._notes import Notes
     from aragora_transport.events import Event
     from aragora_transport.profile import Profile
 
@@ -82,25 +82,25 @@ class MetricsTransport(Watcher):
         self.begun = self._numbers.begun(platform)
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
-        # Calls that went straight through, by operation and status: all there is to count for most.
-        self._straight: dict[tuple[str, int | str], deque[tuple[float, int]]] = {}
+        # Seconds of the calls that went straight through, by what else there is to count of them.
+        self._straight: dict[tuple[str, int | str | None, int], Notes] = {}
         self._noted = self._straight.get
 
     def failed(self, call: Call, error: BaseException) -> None:
-        if type(error) is self.flavor.CircuitOpenError and call.attempt == 1 and not call.gates_blocked:
-            fresh = self._noted((call.operation, REFUSED))
+        if call.straight and type(error) is self.flavor.CircuitOpenError:
+            fresh = self._noted((call.operation, REFUSED, call.gates_passed))
             if fresh is not None:  # while a circuit is open most calls end here
-                fresh.append((self._now() - call.began, call.gates_passed))
+                fresh.append(self._now() - call.began)
                 if len(fresh) > ENOUGH:
                     self._numbers.take_in()
                 return
         self._finish(call, error_label(error), error)
 
     def ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
-        if error is None and call.attempt == 1 and call.hidden is None and not call.gates_blocked:
-            fresh = self._noted((call.operation, call.status))  # type: ignore[arg-type]  # it has one by now
+        if error is None and call.straight:
+            fresh = self._noted((call.operation, call.status, call.gates_passed))
             if fresh is not None:
-                fresh.append((call.ended - call.began, call.gates_passed))  # type: ignore[operator]  # as above
+                fresh.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
                 if len(fresh) > ENOUGH:
                     self._numbers.take_in()
                 return
@@ -139,9 +139,9 @@ class MetricsTransport(Watcher):
         self._count_gates(call)
         straight = REFUSED if status == REFUSED else call.status
         if straight is not None and status == str(straight) and operation == call.operation:
-            tally = numbers.tally(platform, operation, straight)
+            tally = numbers.tally(platform, operation, straight, call.gates_passed)
             if tally is not None:
-                self._straight[operation, straight] = tally.fresh
+                self._straight[operation, straight, call.gates_passed] = tally.fresh
 
     def _count_attempts(self, call: Call, of_call: tuple[str, str], status: str, trace: str | None) -> None:
         for attempt in call.history:

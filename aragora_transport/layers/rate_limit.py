@@ -56,25 +56,26 @@ class RateLimitTransport(Layer):
         self._max_wait = max_retry_after
         self._profile = profile
         self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy)  # noqa: S311  # jitter
-        self._keeps_all = self._gates.keeps_all
-        self._counts_flight = policy.max_in_flight is not None
+        self._counts_all = self._gates.keeps_all or policy.max_in_flight is not None
         self._looks: float = _LOOKS  # answers that are looked at yet for what is left of a quota
-        self._watches = True  # whether answers that are no 429 can tell anything
+        self._heed_from = (
+            0  # the least status that can tell anything: at last that of HTTP's errors
+        )
         self._everything = (Bucket(platform),)
 
     async def handle(self, request: Any, call: Call) -> Any:
-        if self._counts_flight:
+        if self._counts_all:
             return await self._followed(request, call)
-        if self._gates or self._keeps_all:  # else no gate is closed
+        if self._gates:  # else no gate is closed
             await self._pass(request, call)
         call.gates_passed += 1
         response = await self.next(request, call)
-        if response.status_code == 429 or self._watches:  # Too Many Requests
+        if response.status_code >= self._heed_from:
             await self._heed(response, request, call)
         return response
 
     async def _followed(self, request: Any, call: Call) -> Any:
-        """Where requests under way are counted: until the body has ended, however it does."""
+        """Where all requests are counted: those under way until the body has ended, however it does."""
         ended = self._end_of_flight(await self._pass(request, call))
         call.gates_passed += 1
         try:
@@ -114,7 +115,8 @@ class RateLimitTransport(Layer):
             return gates
         call.gated = True  # until it is let through
         call.gates_blocked += 1
-        began = call.clock.monotonic()
+        call.straight = False
+        began = call.scope.now()
         deadline = None if call.deadline is None else call.deadline - _IN_TIME
         longest = call.options.max_gate_wait
         impatient = longest is not None and (deadline is None or began + longest < deadline)
@@ -136,7 +138,7 @@ class RateLimitTransport(Layer):
                 reason="max_gate_wait" if impatient and hold.refused == "deadline" else hold.refused,
                 request=request,
             )
-        call.attempt_began = call.clock.monotonic()  # the wait is not charged as its slowness
+        call.attempt_began = call.scope.now()  # the wait is not charged as its slowness
         call.emit(RateLimitWaited, key=hold.key, seconds=call.attempt_began - began, refused=False)
         call.gated = False
         return hold.gates
@@ -172,7 +174,8 @@ class RateLimitTransport(Layer):
             self._looks = math.inf
             return quota_wait(response.headers, call.clock.time()) or None
         self._looks -= 1
-        self._watches = self._looks > 0 or not self._profile.plain or self._profile.told_bucket is not None
+        if self._looks <= 0 and self._profile.plain and self._profile.told_bucket is None:
+            self._heed_from = 400
         return None
 
     def _told_name(self, response: Any, request: Any, call: Call) -> str | None:

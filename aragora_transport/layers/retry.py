@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from aragora_transport._budget import Budget
+from aragora_transport._budget import Budget, NoBudget
 from aragora_transport._clock import SYSTEM
-from aragora_transport._options import NO_OPTIONS
 from aragora_transport._sending import IDEMPOTENT_METHODS, follow, is_tls_verification
 from aragora_transport.layers._layer import Layer, checked
 from aragora_transport.layers._resending import REFUSALS, Outcome, Resending
@@ -21,6 +20,7 @@ from aragora_transport.profile import PLAIN, judge
 if TYPE_CHECKING:
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
+    from aragora_transport._scope import Entry
     from aragora_transport._sending import Sending
     from aragora_transport.policy import ResendUnsafe
     from aragora_transport.profile import Profile
@@ -50,20 +50,21 @@ class RetryTransport(Layer):
         self.statuses = policy.statuses | profile.retry_statuses
         self._judges_all = not profile.plain or min(self.statuses, default=400) < 400  # such as 202
         self.rng = rng or random.Random()  # noqa: S311  # jitter, not secrets
-        if budget is None and policy.budget is not None:
-            budget = Budget(policy.budget, clock)
-        self.budget = budget
+        self.budget = budget or (NoBudget() if policy.budget is None else Budget(policy.budget, clock))
         self._final = (*REFUSALS, *self.flavor.local)  # errors that another attempt would not better
-        self._max_attempts = policy.max_attempts
+        # Lower statuses are returned as they are: HTTP's errors begin there, or all are judged.
+        self._fine_below = 0 if self._judges_all else 400
         self._unsafe_always = policy.resend_unsafe == "always"
 
+    def entry(self) -> Entry:
+        return super().entry()._replace(max_attempts=self.policy.max_attempts)
+
     async def handle(self, request: Any, call: Call) -> Any:
-        call.max_attempts = self._max_attempts
         if (
             request.method not in IDEMPOTENT_METHODS
             # Where httpx keeps a body that is held in memory; without it `follow` looks closer.
             or not hasattr(request, "_content")
-            or (call.options is not NO_OPTIONS and call.options.changes_retries)
+            or (call.chosen is not None and call.chosen.changes_retries)
         ):
             return await self._followed(request, call)
         try:
@@ -71,8 +72,8 @@ class RetryTransport(Layer):
         except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
             outcome = Outcome(error=error)
         else:
-            if response.status_code < 400 and not self._judges_all and not call.scope.detailed:
-                if self.budget is not None and not self.budget.full:
+            if response.status_code < self._fine_below and not call.scope.detailed:
+                if not self.budget.full:
                     self.budget.earn()
                 return response
             outcome = await self._answered(response, call)
@@ -80,7 +81,7 @@ class RetryTransport(Layer):
 
     async def _followed(self, request: Any, call: Call) -> Any:
         """A request that it may not be safe, or not be possible, to send again."""
-        call.max_attempts = call.options.max_attempts or self._max_attempts
+        call.max_attempts = call.options.max_attempts or self.policy.max_attempts
         mode = call.options.resend_unsafe
         always = self._unsafe_always if mode is None else mode == "always"
         sending = follow(request, call, self.flavor, unsafe_always=always)
@@ -110,7 +111,7 @@ class RetryTransport(Layer):
             except Exception as error:  # noqa: BLE001  # its body had to be read, and died
                 return Outcome(error=error)
         outcome = Outcome(response=response, judged=judged)
-        if self.budget is not None and not self.budget.full and outcome.earns:
+        if not self.budget.full and outcome.earns:
             self.budget.earn()
         return outcome
 

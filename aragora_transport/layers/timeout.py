@@ -53,10 +53,10 @@ class TimeoutTransport(Layer):
     async def handle(self, request: Any, call: Call) -> Any:
         usual, seconds, call.idle = self._usual
         theirs = request.extensions.get("timeout")
-        due = call.clock.monotonic() + seconds
+        due = call.scope.now() + seconds
         if (
             theirs != usual
-            or call.options.attempt_timeout is not None
+            or (call.chosen is not None and call.chosen.attempt_timeout is not None)
             or (call.deadline is not None and call.deadline <= due)
         ):
             return await self._unusual(request, call, theirs)
@@ -67,11 +67,11 @@ class TimeoutTransport(Layer):
             if alarm.stop(error):
                 raise call.too_late(self.flavor, "attempt", seconds) from None
             raise
-        if self._goes_on and not alarm.rang:
+        if alarm.rang or not self._goes_on:
+            alarm.stop()
+        else:
             alarm.task = None  # at rest, until it goes on as that of the body
             call.alarm = alarm
-        else:
-            alarm.stop()
         return response
 
     async def _unusual(self, request: Any, call: Call, theirs: Timeouts | None) -> Any:
@@ -80,7 +80,7 @@ class TimeoutTransport(Layer):
         due = _due(call, seconds)
         ours = due is not None and due != call.deadline  # else the deadline's own layer speaks
         if due is not None:
-            clamped = shortened(theirs, due - call.clock.monotonic())
+            clamped = shortened(theirs, due - call.scope.now())
             if clamped is not None:
                 request.extensions["timeout"] = clamped
             elif self._is_usual(call) and seconds is not None:
@@ -123,7 +123,7 @@ def _due(call: Call, seconds: float | None) -> float | None:
     """When the attempt must be over: its own limit or the call's deadline, whichever is first."""
     if seconds is None:
         return call.deadline
-    due = call.clock.monotonic() + seconds
+    due = call.scope.now() + seconds
     return due if call.deadline is None or due < call.deadline else call.deadline
 
 
