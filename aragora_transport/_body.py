@@ -53,7 +53,7 @@ class _Body:
 class _AsyncBody(_Body):
     """Its own iterator: one frame a chunk."""
 
-    def __init__(self, inner: Any, call: Call) -> None:
+    def __init__(self, inner: Any, call: Call, _extensions: dict[str, Any]) -> None:
         self.inner = inner
         self.call = call
         self.over = False  # read to its end
@@ -79,7 +79,7 @@ class _AsyncBody(_Body):
             alarm.due = due
             if alarm.queued > due:
                 alarm.bench.queue(alarm)  # its time had come while it was at rest
-            chunk: bytes = await self._chunks.__anext__()
+            chunk: bytes = await anext(self._chunks)
             if alarm.rang:  # pragma: no cover  # it rang in the very step in which the chunk came
                 alarm.rest()
             alarm.task = None
@@ -127,14 +127,14 @@ class _AsyncBody(_Body):
         due = self.due()
         clock = call.clock
         if due is None and not clock.manual:
-            return await self._chunks.__anext__()  # type: ignore[no-any-return]  # a stream of any flavour
+            return await anext(self._chunks)
         if due is not None and clock.monotonic() >= due:
             raise self.too_late()
         alarm = None if due is None else call.alarms.start(due)
         if clock.manual:
             clock.call_began()  # type: ignore[attr-defined]  # a manual clock has it
         try:
-            chunk: bytes = await self._chunks.__anext__()
+            chunk: bytes = await anext(self._chunks)
         except BaseException as error:
             if alarm is not None and alarm.stop(error):
                 raise self.too_late() from None

@@ -39,7 +39,7 @@ class Probe:
     __slots__ = ("era", "since")
 
     closed = free = False
-    hooks: tuple[Hook, ...] = ()  # each has one of its own
+    hooks: tuple[Hook, ...] = ()  # never kept: each has one of its own
 
     def __init__(self, era: Era, since: float) -> None:
         self.era = era

@@ -30,11 +30,10 @@ class Watching(Protocol):
     profile: Profile
     observer: Observers
     begun: Callable[[], object] | None
+    hook: Hook | None
 
     def answered(self, call: Call, status: int, judged: Judgement | None) -> None: ...
     def failed(self, call: Call, error: BaseException) -> None: ...
-    @property
-    def ended(self) -> Hook | None: ...
 
 
 class Entry(NamedTuple):
@@ -132,10 +131,8 @@ class CallScope(Around):
         call.hooks += self._ended
         if response.is_closed:
             call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
-        elif self.blocking:
-            response.stream = self._body(response.stream, call, extensions)
         else:
-            response.stream = self._body(response.stream, call)
+            response.stream = self._body(response.stream, call, extensions)
         return response
 
     def _failed(self, call: Call, error: BaseException) -> None:
@@ -170,7 +167,7 @@ def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:
 
 def _hooks(watchers: tuple[Watching, ...]) -> tuple[Hook, ...]:
     """Of those who look on, what to tell how a body ended."""
-    return tuple(watcher.ended for watcher in watchers if watcher.ended is not None)
+    return tuple(watcher.hook for watcher in watchers if watcher.hook is not None)
 
 
 async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor: Flavor) -> None:

@@ -27,7 +27,7 @@ class Watcher(Layer):
 
     observer: Observers  # is given the events of the layers below
     begun: Callable[[], object] | None = None  # is called when a call begins: of every call, so a quick one
-    ended: Hook | None = None  # is told how the body of an answer ended: of every one, too
+    hook: Hook | None = None  # is told how the body of an answer ended: of every one, too
 
     def __init__(
         self,

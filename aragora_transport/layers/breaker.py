@@ -7,11 +7,11 @@ that a stream as the probe holds nobody up.
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._circuits import Circuits
 from aragora_transport._clock import SYSTEM
-from aragora_transport._era import Era
 from aragora_transport._notes import ENOUGH
 from aragora_transport.events import CircuitChanged
 from aragora_transport.layers._layer import Layer, checked
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aragora_transport._circuit import Circuit
     from aragora_transport._clock import Clock
     from aragora_transport._era import Permit
+    from aragora_transport._notes import Notes
     from aragora_transport.profile import Judgement, Profile
 
 
@@ -67,9 +68,9 @@ class BreakerTransport(Layer):
         if circuit is None:
             circuit = self._circuit(request, call)
         permit: Permit = circuit.era
-        if not permit.free:
-            permit = self._admit(circuit, request, call)
         hooks = permit.hooks
+        if not hooks:  # it is not closed, or this is the first attempt since
+            permit = self._admit(circuit, request, call)
         try:
             response = await self.next(request, call)
             if hooks and response.status_code < self._fine_below:
@@ -121,32 +122,21 @@ class BreakerTransport(Layer):
 
     def _hooks(self, circuit: Circuit, permit: Permit) -> tuple[Hook, ...]:
         """What is told how a body ended; the same for all that a closed circuit lets through."""
-        settled = not permit.closed  # at the headers
-        noted = circuit.noted
+        ended: Hook = partial(self._body_ended, circuit, permit)
+        hooks = (ended if circuit.noted is None else _noting(circuit, permit, circuit.noted, ended),)
+        if permit.free:
+            permit.hooks = hooks  # the next attempts need not ask to be let through
+        return hooks
 
-        def ended(call: Call, error: BaseException | None, complete: bool) -> None:
-            if complete:
-                if not settled:
-                    circuit.success(permit)
-            elif isinstance(error, self.flavor.TransportError):
-                cause = f"{type(error).__name__} in the body"
-                self._failed(circuit, permit, call, cause, error)
-            # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
-
-        if not isinstance(permit, Era):
-            return (ended,)
-        if noted is None:
-            permit.hooks = (ended,)
-            return permit.hooks
-
-        def straight(call: Call, error: BaseException | None, complete: bool) -> None:
-            if complete and circuit.era is permit and len(noted) < ENOUGH:
-                noted.append(call.ended)  # type: ignore[arg-type]  # what `success` comes to, without a lock
-            else:
-                ended(call, error, complete)
-
-        permit.hooks = (straight,)
-        return permit.hooks
+    def _body_ended(
+        self, circuit: Circuit, permit: Permit, call: Call, error: BaseException | None, complete: bool
+    ) -> None:
+        if complete and permit.closed:  # else it was settled at the headers
+            circuit.success(permit)
+        elif isinstance(error, self.flavor.TransportError):
+            cause = f"{type(error).__name__} in the body"
+            self._failed(circuit, permit, call, cause, error)
+        # Else the caller closed the body early, or was cancelled: that says nothing of the platform.
 
     def _failed(
         self,
@@ -201,3 +191,15 @@ class BreakerTransport(Layer):
     def _tell(self, circuit: Circuit, call: Call) -> None:
         for change in self.circuits.take_changes(circuit):
             call.emit(CircuitChanged, worst=self.circuits.worst(), **change._asdict())
+
+
+def _noting(circuit: Circuit, permit: Permit, noted: Notes, otherwise: Hook) -> Hook:
+    """A hook that only notes a success: what `Circuit.success` would come to, without its lock."""
+
+    def ended(call: Call, error: BaseException | None, complete: bool) -> None:
+        if complete and circuit.era is permit and len(noted) < ENOUGH:
+            noted.append(call.ended)  # type: ignore[arg-type]  # it has ended
+        else:
+            otherwise(call, error, complete)
+
+    return ended

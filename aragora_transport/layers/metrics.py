@@ -80,6 +80,7 @@ class MetricsTransport(Watcher):
                 self._numbers.watch(platform, circuits)
         self._numbers.show_circuits(platform, "closed")  # there from the start
         self.begun = self._numbers.begun(platform)
+        self.hook = self._ended
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
         # Seconds of the calls that went straight through, by what else there is to count of them.
@@ -96,7 +97,7 @@ class MetricsTransport(Watcher):
                 return
         self._finish(call, error_label(error), error)
 
-    def ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
+    def _ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
         if error is None and call.straight:
             fresh = self._noted((call.operation, call.status, call.gates_passed))
             if fresh is not None:

@@ -58,9 +58,7 @@ class RateLimitTransport(Layer):
         self._gates = gates if gates is not None else Gates(clock, rng or random.Random(), policy)  # noqa: S311  # jitter
         self._counts_all = self._gates.keeps_all or policy.max_in_flight is not None
         self._looks: float = _LOOKS  # answers that are looked at yet for what is left of a quota
-        self._heed_from = (
-            0  # the least status that can tell anything: at last that of HTTP's errors
-        )
+        self._heed_from = 0  # the least status that can tell anything: at last that of HTTP's errors
         self._everything = (Bucket(platform),)
 
     async def handle(self, request: Any, call: Call) -> Any:
