@@ -102,7 +102,9 @@ class Call:
         self.idle: float | None = None  # the longest silence of the body
         self.alarm: Alarm | None = None  # the attempt's, at rest: it goes on as that of the body
         self.gates_passed = 0  # attempts that were let through, at once or after a wait
-        self.hooks: tuple[Hook, ...] = ()  # told how the body of the present attempt ended
+        # Told how the body of the present attempt ended. A layer puts its own in front; the last ones are the
+        # scope's, which hear of the last attempt alone.
+        self.hooks: tuple[Hook, ...] = scope.hooks
 
     @property
     def options(self) -> CallOptions:
@@ -250,9 +252,9 @@ class Call:
         `error`: what a layer raised in its place, if one did.
         """
         self._stop_alarm()
-        hooks, self.hooks = self.hooks, ()
+        hooks, self.hooks = self.hooks, self.scope.hooks
         self.ended = self.scope.now()
-        for hook in hooks:
+        for hook in hooks[: len(hooks) - len(self.hooks)]:
             hook(self, error, error is None)
         self.ended = None  # the call goes on
 

@@ -39,13 +39,20 @@ class Watching(Protocol):
 class Entry(NamedTuple):
     """What is known of layers where calls come in to them.
 
-    `watchers`: those that only look on. `handle`: how to call the first one that does more.
+    `watchers`: those that only look on. `handle`: how to call the first one that does more; `with_options`:
+    the same for a call with options of its own, where a layer has something to do for these alone.
     `max_attempts`: how often a call may be sent as a rule.
     """
 
     watchers: tuple[Watching, ...]
     handle: Handler
+    with_options: Handler
     max_attempts: int = 1
+
+    @classmethod
+    def at(cls, handle: Handler, max_attempts: int = 1) -> Entry:
+        """Where every call is the first one's that does more."""
+        return cls((), handle, handle, max_attempts)
 
 
 _nobody_counts = itertools.count().__next__  # as cheap as anything that can be called
@@ -68,13 +75,15 @@ class CallScope(Around):
         users: Observers | None = None,
     ) -> None:
         super().__init__(top)
-        self._watchers, self._handle, self.max_attempts = entry or Entry((), self._into_top)
+        entry = entry or Entry.at(self._into_top)
+        self._watchers, self._handle, self._handle_options, self.max_attempts = entry
         if clock.manual:
             self._handle = partial(self._timed, self._handle)
+            self._handle_options = partial(self._timed, self._handle_options)
         self._begun = _begun(self._watchers) or _nobody_counts
         # The least status that those who look on are told of at once: of HTTP's errors, or of every answer.
         self._tell_from = 400 if all(watcher.profile.plain for watcher in self._watchers) else 0
-        self._ended: tuple[Hook, ...] = _hooks(self._watchers)
+        self.hooks: tuple[Hook, ...] = _hooks(self._watchers)
         self.platform = platform
         self.clock = clock
         self.now = clock.monotonic  # seconds
@@ -84,7 +93,7 @@ class CallScope(Around):
         self.detailed = bool(users)  # users want to know of every attempt, not just of those that fail
         if users:
             self.observers = (users, *self.observers)
-            self._ended = (*self._ended, Call.finished)
+            self.hooks = (*self.hooks, Call.finished)
         self._body = body_class(self.flavor, blocking=False)
 
     @property
@@ -105,14 +114,16 @@ class CallScope(Around):
         options = extensions.get(RECORD)
         if options is None:
             call = Call(self, request.method)
+            handle = self._handle
         else:
             call = Call(self, operation_of(request, options), options)
+            handle = self._handle_options
             if options.begun is not None:
                 options.begun(call)
         extensions[CALL] = call
         self._begun()
         try:
-            response = await self._handle(request, call)
+            response = await handle(request, call)
             status = response.status_code
             if status >= self._tell_from or not call.straight:
                 await tell(self._watchers, call, response, self.flavor)
@@ -128,7 +139,6 @@ class CallScope(Around):
             del extensions[CALL]
         call.status = status
         response.extensions[RECORD] = call
-        call.hooks += self._ended
         if response.is_closed:
             call.body_ended(None, True)  # made with its content, as mock transports do: no stream is read
         else:
@@ -181,19 +191,19 @@ async def tell(watchers: tuple[Watching, ...], call: Call, response: Any, flavor
 
 async def watched(entry: Entry, request: Any, call: Call) -> Any:
     """Into layers from a transport of somebody else that stands in the middle of them."""
-    watchers, handle, most = entry
-    if most > 1:  # else nobody down there sends again
-        call.max_attempts = most
+    watchers = entry.watchers
+    if entry.max_attempts > 1:  # else nobody down there sends again
+        call.max_attempts = entry.max_attempts
     call.join(tuple(watcher.observer for watcher in watchers))
     begun = _begun(watchers)
     if begun is not None:
         begun()
     try:
-        response = await handle(request, call)
+        response = await entry.with_options(request, call)
         await tell(watchers, call, response, call.scope.flavor)
     except BaseException as error:
         for watcher in watchers:
             watcher.failed(call, error)
         raise
-    call.hooks += _hooks(watchers)
+    call.hooks = (*_hooks(watchers), *call.hooks)
     return response

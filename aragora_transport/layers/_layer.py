@@ -76,11 +76,11 @@ class Layer(Around):
 
     def entry(self) -> Entry:
         """The layers from here on that only look on, and how to call the first one that does more."""
-        return Entry((), self.handle, self.entry_below().max_attempts)
+        return Entry.at(self.handle, self.entry_below().max_attempts)
 
     def entry_below(self) -> Entry:
         """The same from the next layer on."""
-        return Entry((), self.next) if self._link is None else self._link.entry()
+        return Entry.at(self.next) if self._link is None else self._link.entry()
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         """What the layer does. It hands on by `self.next(request, call)`, as often as it takes."""
@@ -114,13 +114,13 @@ def handler_of(transport: Any) -> Handler:
     if layer is None:
         return lambda request, _: transport.handle_async_request(request)
     entry = layer.entry()
-    return partial(watched, entry) if entry.watchers else entry.handle
+    return partial(watched, entry) if entry.watchers else entry.with_options
 
 
 def entry_of(transport: Any) -> Entry:
     """The entry of a layer of ours, or that into any other transport."""
     layer = _linked(transport)
-    return Entry((), handler_of(transport)) if layer is None else layer.entry()
+    return Entry.at(handler_of(transport)) if layer is None else layer.entry()
 
 
 def chain_of(transport: Any) -> list[Any]:

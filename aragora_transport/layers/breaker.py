@@ -74,7 +74,7 @@ class BreakerTransport(Layer):
         try:
             response = await self.next(request, call)
             if hooks and response.status_code < self._fine_below:
-                call.hooks += hooks
+                call.hooks = hooks + call.hooks
                 return response
             call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
             judged = await judge(self._profile, response, call, self.flavor)
@@ -104,7 +104,7 @@ class BreakerTransport(Layer):
                 circuit.success(permit)
                 if circuit.changes:
                     self._tell(circuit, call)
-            call.hooks += permit.hooks or self._hooks(circuit, permit)
+            call.hooks = (permit.hooks or self._hooks(circuit, permit)) + call.hooks
 
     def _kept(self, request: Any) -> float:
         """Seconds that a platform may keep a long poll without being slow."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aragora_transport._call import Call
     from aragora_transport._clock import Clock
+    from aragora_transport._scope import Entry
 
 
 class DeadlineTransport(Layer):
@@ -39,6 +40,11 @@ class DeadlineTransport(Layer):
         super().__init__(below, platform=platform, clock=clock)
         self.policy = checked("DeadlineTransport(policy=...)", policy, TimeoutPolicy)
         self._total = self.policy.total
+
+    def entry(self) -> Entry:
+        entry = super().entry()
+        # Where the policy sets no limit, there is one only for calls that choose one.
+        return entry if self._total is not None else entry._replace(handle=self.next)
 
     def handle(self, request: Any, call: Call) -> Awaitable[Any]:
         total = self._total

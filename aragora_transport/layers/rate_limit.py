@@ -82,7 +82,7 @@ class RateLimitTransport(Layer):
         except BaseException as error:
             ended(call, error, False)
             raise
-        call.hooks += (ended,)
+        call.hooks = (ended, *call.hooks)
         return response
 
     def _end_of_flight(self, held: tuple[Gate, ...]) -> Hook:

@@ -48,7 +48,7 @@ class TracingTransport(Traced):
         def ended(call: Call, error: BaseException | None, _complete: bool) -> None:
             self._end(span, call, call.hidden if error is None else type(error).__name__)
 
-        call.hooks += (ended,)
+        call.hooks = (ended, *call.hooks)
         return response
 
     def _end(self, span: Span, call: Call, failure: str | None) -> None:
