@@ -87,14 +87,13 @@ class Call:
     interrupter: Interrupter | None = None
     observers: tuple[Observers, ...] = ()  # of layers that the call reached through somebody else's transport
     _max_attempts: int | None = None
-    _id: str | None = None
 
     def __init__(self, scope: CallScope, operation: str, chosen: CallOptions | None = None) -> None:
         self.scope = scope
         self.operation = operation
         self.chosen = chosen  # what the caller chose for this call, if anything
         self.began = scope.now()
-        self._scope_id = current_id()
+        self._id = current_id()  # that of the scope it was made in; where there is none, see below
         self.straight = True  # nothing to tell yet: no other attempt, no wait at a gate, no hidden failure
         self.status: int | None = None
         self.ended: float | None = None  # the call; while it goes on, an attempt whose answer was dropped
@@ -144,7 +143,7 @@ class Call:
     def correlation_id(self) -> str:
         """The id of the scope the call was made in, else what others have for it, else one of its own."""
         if self._id is None:
-            self._id = self._scope_id or found_id() or new_id()
+            self._id = found_id() or new_id()
         return self._id
 
     @property

@@ -107,10 +107,9 @@ class CallScope(Around):
         self._body = body_class(self.flavor, blocking=True)
 
     async def handle_async_request(self, request: Any) -> Any:
+        if CALL in request.extensions:  # it is being sent already, at the same time: this is another call
+            request = _another(request)
         extensions: dict[str, Any] = request.extensions
-        if CALL in extensions:  # it is being sent already, at the same time: this is another call
-            extensions = {name: value for name, value in extensions.items() if name != CALL}
-            request = copy_of(request, extensions=extensions)
         options = extensions.get(RECORD)
         if options is None:
             call = Call(self, request.method)
@@ -168,6 +167,12 @@ class CallScope(Around):
             return await handle(request, call)
         finally:
             clock.call_ended()
+
+
+def _another(request: Any) -> Any:
+    """A copy of the request that is not being sent."""
+    extensions = {name: value for name, value in request.extensions.items() if name != CALL}
+    return copy_of(request, extensions=extensions)
 
 
 def _begun(watchers: tuple[Watching, ...]) -> Callable[[], object] | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aragora_transport._clock import Clock
     from aragora_transport._era import Permit
     from aragora_transport._notes import Notes
-    from aragora_transport.profile import Judgement, Profile
+    from aragora_transport.profile import Profile
 
 
 class BreakerTransport(Layer):
@@ -69,26 +69,27 @@ class BreakerTransport(Layer):
             circuit = self._circuit(request, call)
         permit: Permit = circuit.era
         hooks = permit.hooks
-        if not hooks:  # it is not closed, or this is the first attempt since
-            permit = self._admit(circuit, request, call)
+        if not hooks:  # it is not closed, or this is the first attempt since it is
+            permit, hooks = self._admit(circuit, request, call)
         try:
             response = await self.next(request, call)
             if hooks and response.status_code < self._fine_below:
                 call.hooks = hooks + call.hooks
                 return response
-            call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
-            judged = await judge(self._profile, response, call, self.flavor)
+            await self._settle(circuit, permit, request, call, response)
         except BaseException as error:
             call.interrupter = circuit
             self._settle_error(circuit, permit, call, error)
             raise
-        self._settle(circuit, permit, call, response, judged, kept=self._kept(request))
         return response
 
-    def _settle(
-        self, circuit: Circuit, permit: Permit, call: Call, response: Any, judged: Judgement, *, kept: float
+    async def _settle(
+        self, circuit: Circuit, permit: Permit, request: Any, call: Call, response: Any
     ) -> None:
         """At the headers: a failure and a probe; an ordinary success when its body has ended."""
+        call.interrupter = circuit  # a retry that waits now is woken when the circuit opens
+        judged = await judge(self._profile, response, call, self.flavor)
+        kept = self._kept(request)
         cause = judged.hidden(response.status_code) or str(response.status_code)
         slow = self.policy.slow_call
         if slow is not None and judged.verdict == "success" and call.attempt_seconds > slow + kept:
@@ -111,22 +112,25 @@ class BreakerTransport(Layer):
         long_poll = None if self.policy.slow_call is None else self._profile.long_poll
         return (None if long_poll is None else long_poll(request)) or 0.0
 
-    def _admit(self, circuit: Circuit, request: Any, call: Call) -> Permit:
+    def _admit(self, circuit: Circuit, request: Any, call: Call) -> tuple[Permit, tuple[Hook, ...]]:
+        """A permit, and what is told how the body of an ordinary success ended."""
         long_poll = self._profile.long_poll
         permit = circuit.admit(poll=long_poll is not None and long_poll(request) is not None)
         if circuit.changes:
             self._tell(circuit, call)
         if permit is None:
             raise self._refusal(circuit, request, call)
-        return permit
+        if not permit.closed:
+            return permit, ()  # whatever comes is looked at
+        hooks = self._hooks(circuit, permit)
+        if permit.free:
+            permit.hooks = hooks  # the next attempts need not ask to be let through
+        return permit, hooks
 
     def _hooks(self, circuit: Circuit, permit: Permit) -> tuple[Hook, ...]:
         """What is told how a body ended; the same for all that a closed circuit lets through."""
         ended: Hook = partial(self._body_ended, circuit, permit)
-        hooks = (ended if circuit.noted is None else _noting(circuit, permit, circuit.noted, ended),)
-        if permit.free:
-            permit.hooks = hooks  # the next attempts need not ask to be let through
-        return hooks
+        return (ended if circuit.noted is None else _noting(circuit, permit, circuit.noted, ended),)
 
     def _body_ended(
         self, circuit: Circuit, permit: Permit, call: Call, error: BaseException | None, complete: bool

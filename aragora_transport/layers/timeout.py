@@ -52,14 +52,13 @@ class TimeoutTransport(Layer):
 
     async def handle(self, request: Any, call: Call) -> Any:
         usual, seconds, call.idle = self._usual
-        theirs = request.extensions.get("timeout")
         due = call.scope.now() + seconds
         if (
-            theirs != usual
+            request.extensions.get("timeout") != usual
             or (call.chosen is not None and call.chosen.attempt_timeout is not None)
             or (call.deadline is not None and call.deadline <= due)
         ):
-            return await self._unusual(request, call, theirs)
+            return await self._unusual(request, call)
         alarm = call.scope.alarms.start(due)
         try:
             response = await self.next(request, call)
@@ -74,8 +73,9 @@ class TimeoutTransport(Layer):
             call.alarm = alarm
         return response
 
-    async def _unusual(self, request: Any, call: Call, theirs: Timeouts | None) -> Any:
+    async def _unusual(self, request: Any, call: Call) -> Any:
         """With other timeouts than the last request, options, a deadline that comes first, or a thread."""
+        theirs: Timeouts | None = request.extensions.get("timeout")
         seconds, call.idle = self._limits(request, call)
         due = _due(call, seconds)
         ours = due is not None and due != call.deadline  # else the deadline's own layer speaks
