@@ -150,6 +150,10 @@ class Circuit:
 
     # --- admitting ---
 
+    def open_for(self) -> float:
+        """Seconds that it surely refuses everything for, told without a lock; 0 or less when it may not."""
+        return 0.0 if self._shared else self.era.reopens_at - self._clock.monotonic()
+
     def admit(self, *, poll: bool = False) -> Permit | None:
         """The permit for one attempt, or `None` when it is refused. `poll`: its answer may take long."""
         with self._lock:

@@ -128,7 +128,8 @@ class CallScope(Around):
                 await tell(self._watchers, call, response, self.flavor)
             call.ended = self.now()  # until the body ends
         except BaseException as error:
-            call.attempt_dropped(error)  # an answer may have come, and a layer raised for all that
+            if call.alarm is not None or call.hooks is not self.hooks:
+                call.attempt_dropped(error)  # an answer had come, and a layer raised for all that
             call.ended = self.now()
             self._failed(call, error)
             raise

@@ -6,16 +6,29 @@ Under httpx2 the layers raise subclasses of these that are httpx2's errors as we
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 
+if TYPE_CHECKING:
+    from aragora_transport._call import Call
 
-class _Described:
+
+class Described:
     """Keeps the arguments, so that the error survives pickling, and reads well."""
 
     _fields: ClassVar[tuple[str, ...]]
-    correlation_id: str | None = None  # of the call, as every error that leaves one has it
+    _correlation_id: str | None = None
+    call: Call | None = None  # that it ended
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Of the call, as every error that leaves one has it."""
+        return self._correlation_id if self.call is None else self.call.correlation_id
+
+    @correlation_id.setter
+    def correlation_id(self, value: str | None) -> None:
+        self._correlation_id = value
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The request stays behind: its stream and extensions belong to a process.
@@ -27,7 +40,7 @@ def _rebuild(cls: type[Any], fields: dict[str, Any]) -> Any:
     return cls(**fields)
 
 
-class CircuitOpenError(_Described, httpx.TransportError):
+class CircuitOpenError(Described, httpx.TransportError):
     """Refused without sending: the circuit of `key` is open.
 
     `retry_after`: seconds to the next probe (0 while probes of others are under way).
@@ -69,7 +82,7 @@ class CircuitOpenError(_Described, httpx.TransportError):
         return f"{self.platform} {self.operation}: {why}; {follows}"
 
 
-class RateLimitedError(_Described, httpx.TransportError):
+class RateLimitedError(Described, httpx.TransportError):
     """Refused without sending: the gate of `key` stays closed longer than this call may wait.
 
     `retry_after`: seconds until it opens. `reason`: "wait_too_long", "deadline", "max_gate_wait",
@@ -113,7 +126,7 @@ class RateLimitedError(_Described, httpx.TransportError):
         )
 
 
-class TokenRefreshError(_Described, httpx.TransportError):
+class TokenRefreshError(Described, httpx.TransportError):
     """Not sent: there is no token to send it with, because the last one has run out and no other came.
 
     `reason`: why, in words. `code`: the same for programs, such as "invalid_grant", where it is known.
@@ -144,7 +157,7 @@ class TokenRefreshError(_Described, httpx.TransportError):
         return f"{self.platform} {self.operation}: no token: {self.reason}; {follows}"
 
 
-class DeadlineExceededError(_Described, httpx.TimeoutException):
+class DeadlineExceededError(Described, httpx.TimeoutException):
     """A limit of ours ran out.
 
     `limit`: "attempt", "total" or "body_idle"; `seconds`: how long it was.

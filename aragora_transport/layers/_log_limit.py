@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,10 @@ _ALL_OTHERS = object()
 
 
 class _Kind:
-    __slots__ = ("held_back", "left", "since")
+    __slots__ = ("held_back", "paid_until")
 
-    def __init__(self, left: float, since: float) -> None:
-        self.left = left  # records that may be written at once
-        self.since = since  # when that was so
+    def __init__(self) -> None:
+        self.paid_until = -math.inf  # when all its records so far have had their `per` seconds
         self.held_back = 0  # since the last one that was written
 
 
@@ -28,8 +28,8 @@ class LogLimit:
 
     def __init__(self, clock: Clock, *, burst: int, per: float) -> None:
         self._clock = clock
-        self._burst = burst
         self._per = per
+        self._ahead = (burst - 1) * per  # seconds that a kind may be ahead of its time
         self._lock = threading.Lock()
         self._kinds: dict[Any, _Kind] = {}
 
@@ -37,13 +37,11 @@ class LogLimit:
         """How many of this kind were held back before this one, or `None` where it is one more of them."""
         now = self._clock.monotonic()
         with self._lock:
-            found = self._kind(kind, now)
-            found.left = min(self._burst, found.left + (now - found.since) / self._per)
-            found.since = now
-            if found.left < 1.0:
+            found = self._kinds.get(kind) or self._new(kind, now)
+            if found.paid_until - now > self._ahead:
                 found.held_back += 1
                 return None
-            found.left -= 1.0
+            found.paid_until = max(found.paid_until, now) + self._per
             held_back, found.held_back = found.held_back, 0
             return held_back
 
@@ -54,19 +52,15 @@ class LogLimit:
             self._kinds.clear()
             return held_back
 
-    def _kind(self, kind: Hashable, now: float) -> _Kind:
-        found = self._kinds.get(kind)
-        if found is None:
-            if len(self._kinds) >= _MOST_KINDS:
-                self._forget(now)
-            if len(self._kinds) >= _MOST_KINDS:
-                kind = _ALL_OTHERS
-            found = self._kinds.setdefault(kind, _Kind(self._burst, now))
-        return found
+    def _new(self, kind: Hashable, now: float) -> _Kind:
+        if len(self._kinds) >= _MOST_KINDS:
+            self._forget(now)
+        if len(self._kinds) >= _MOST_KINDS:
+            kind = _ALL_OTHERS
+        return self._kinds.setdefault(kind, _Kind())
 
     def _forget(self, now: float) -> None:
         """What has been silent for so long that it is as good as new, and has nothing left to tell."""
-        quiet = now - self._burst * self._per
         for kind, found in list(self._kinds.items()):
-            if found.since <= quiet and not found.held_back:
+            if found.paid_until <= now and not found.held_back:
                 del self._kinds[kind]

@@ -114,12 +114,15 @@ class BreakerTransport(Layer):
 
     def _admit(self, circuit: Circuit, request: Any, call: Call) -> tuple[Permit, tuple[Hook, ...]]:
         """A permit, and what is told how the body of an ordinary success ended."""
+        left = circuit.open_for()
+        if left > 0:
+            raise self._refusal(circuit, request, call, left)
         long_poll = self._profile.long_poll
         permit = circuit.admit(poll=long_poll is not None and long_poll(request) is not None)
         if circuit.changes:
             self._tell(circuit, call)
         if permit is None:
-            raise self._refusal(circuit, request, call)
+            raise self._refusal(circuit, request, call, circuit.refusing() or 0.0)
         if not permit.closed:
             return permit, ()  # whatever comes is looked at
         hooks = self._hooks(circuit, permit)
@@ -180,13 +183,13 @@ class BreakerTransport(Layer):
             self._tell(circuit, call)
         return circuit
 
-    def _refusal(self, circuit: Circuit, request: Any, call: Call) -> Exception:
+    def _refusal(self, circuit: Circuit, request: Any, call: Call, left: float) -> Exception:
         call.interrupter = circuit
         return self.flavor.CircuitOpenError(
             platform=call.platform,
             operation=call.operation,
             key=circuit.key,
-            retry_after=circuit.refusing() or 0.0,
+            retry_after=left,
             failures=circuit.failures_when_opened,
             cause=circuit.cause,
             request=request,

@@ -7,7 +7,6 @@ otherwise.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aragora_transport._clock import SYSTEM
@@ -82,7 +81,7 @@ class LogTransport(Watcher):
         if status >= 400 or call.hidden is not None or call.refused is not None:
             self._refused(call, status, judged)
         elif call.attempt > 1:
-            self._emit(logging.INFO, "recovered", call.operation, (), lambda: _recovered(call, status))
+            self._emit(logging.INFO, "recovered", call.operation, (), _recovered, call, status)
 
     async def __aexit__(
         self,
@@ -100,8 +99,8 @@ class LogTransport(Watcher):
     def _tell_held_back(self) -> None:
         held_back = 0 if self._limit is None else self._limit.take_held_back()
         if held_back:
-            told = partial(_held_back, self._platform, held_back)
-            self._write(logging.WARNING, "held_back", told, held_back)
+            told = (self._platform, held_back)
+            self._write(logging.WARNING, "held_back", held_back, _held_back, *told)
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
         """The answer is an error: ours to look into where the platform is unwell, else the caller's own."""
@@ -112,67 +111,70 @@ class LogTransport(Watcher):
         else:
             serious = judged.verdict != "success" or judged.retryable is True
             level = logging.WARNING if serious else logging.INFO
-        self._final(level, call, call.hidden or status, lambda: call.hidden or f"HTTP {status}", status)
+        self._final(level, call, call.hidden or status, None, status)
 
     def failed(self, call: Call, error: BaseException) -> None:
         if not isinstance(error, Exception):
             return  # a cancellation is the caller's own doing
         flavor = self.flavor
+        # What is no error of the network's, or one of the request's own, will be there the next time as well.
+        hopeless = not isinstance(error, flavor.TransportError) or isinstance(error, flavor.local)
         if isinstance(error, flavor.TokenRefreshError):
             hopeless = not error.retryable
-        else:  # what is no error of the network's, or one of the request's own
-            hopeless = isinstance(error, flavor.local) or not isinstance(error, flavor.TransportError)
         level = logging.ERROR if hopeless else logging.WARNING
-        self._final(level, call, type(error).__name__, lambda: describe_error(error), call.status)
+        self._final(level, call, type(error).__name__, error, call.status)
 
-    def _final(
-        self, level: int, call: Call, outcome: Hashable, text: Callable[[], str], status: int | None
+    def _final(  # private
+        self, level: int, call: Call, outcome: Hashable, error: Exception | None, status: int | None
     ) -> None:
-        reason = None if call.refused == "attempts" else call.refused
-
-        def record() -> Record:
-            more = {} if reason is None else {"reason": reason}
-            return _failure(text(), _call_fields(call, status), **more)
-
-        self._emit(level, "failed", call.operation, (outcome, reason), record)
+        kind = (outcome, call.refused)
+        self._emit(level, "failed", call.operation, kind, _failed, call, error, status)
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):
             kind = (event.error, event.status)
-            self._emit(logging.WARNING, "retry", event.operation, kind, lambda: _retried(event))
+            self._emit(logging.WARNING, "retry", event.operation, kind, _retried, event)
         elif isinstance(event, BodyFailed):
             kind = (event.error, event.status)
-            self._emit(logging.WARNING, "failed", event.operation, kind, lambda: _body_failed(event))
+            self._emit(logging.WARNING, "failed", event.operation, kind, _body_failed, event)
         elif isinstance(event, CircuitChanged):
             probing = "half-open" in {event.old, event.new} and event.new != "closed"
             # A probe that fails tells nothing new; a circuit that opens or closes does, each time.
             told = (event.key, event.new) if probing else None
-            self._emit(logging.WARNING, "circuit", event.operation, told, lambda: _circuit(event))
+            self._emit(logging.WARNING, "circuit", event.operation, told, _circuit, event)
         elif isinstance(event, RateLimitWaited):
             level = logging.WARNING if event.refused else logging.INFO
             kind = (event.key, event.refused)
-            self._emit(level, "rate_limit", event.operation, kind, lambda: _gate(event))
+            self._emit(level, "rate_limit", event.operation, kind, _gate, event)
 
     def _emit(  # private
-        self, level: int, event: str, operation: str, kind: Hashable, record: Callable[[], Record]
+        self,
+        level: int,
+        event: str,
+        operation: str,
+        kind: Hashable,
+        record: Callable[..., Record],
+        *args: Any,
     ) -> None:
-        """Write a record, unless there were enough of its kind; `None` is the kind of which all are.
+        """Write `record(*args)`, unless there were enough of its kind; `None` is the kind of which all are.
 
         It is built only then: in an outage most are held back.
         """
         if not logger.isEnabledFor(level):
             return
         if self._limit is None or kind is None:
-            self._write(level, event, record)
+            self._write(level, event, 0, record, *args)
             return
         held_back = self._limit.admit((event, level, operation, kind))
         if held_back is not None:
-            self._write(level, event, record, held_back)
+            self._write(level, event, held_back, record, *args)
 
-    def _write(self, level: int, event: str, record: Callable[[], Record], held_back: int = 0) -> None:
+    def _write(
+        self, level: int, event: str, held_back: int, record: Callable[..., Record], *about: Any
+    ) -> None:
         extra: dict[str, Any]
         try:
-            message, args, fields = record()
+            message, args, fields = record(*about)
             extra = {name: _clean(value) for name, value in fields.items()}
             args = tuple(map(_clean, args))
         except Exception:  # noqa: BLE001  # rather no text than a secret
@@ -190,6 +192,12 @@ def _failure(error: str, fields: dict[str, Any], **more: Any) -> Record:
     """The guide's record of a failed attempt."""
     args = (fields["connector"], fields["operation"], fields["attempt"], fields["max_retries"], error)
     return "%s %s failed (attempt %s/%s): %s", args, {**fields, "error": error, **more}
+
+
+def _failed(call: Call, error: Exception | None, status: int | None) -> Record:
+    text = (call.hidden or f"HTTP {status}") if error is None else describe_error(error)
+    more = {} if call.refused in (None, "attempts") else {"reason": call.refused}
+    return _failure(text, _call_fields(call, status), **more)
 
 
 def _retried(event: RetryScheduled) -> Record:

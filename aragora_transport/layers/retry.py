@@ -69,6 +69,8 @@ class RetryTransport(Layer):
             return await self._followed(request, call)
         try:
             response = await self.next(request, call)
+        except REFUSALS:
+            raise  # it was not sent, nor would it be another time
         except Exception as error:  # noqa: BLE001  # judged by `retryable`, and raised again by `unwrap`
             outcome = Outcome(error=error)
         else:
