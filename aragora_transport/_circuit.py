@@ -125,7 +125,7 @@ class Circuit:
         self.cause: str | None = None  # the last failure, for people
         self.failures_when_opened = 0
         self.changes: deque[Change] = deque(maxlen=100)  # not yet told to observers
-        self._clock = clock
+        self.now = clock.monotonic
         self._rng = rng
         self._lock = threading.RLock()
         self._reopenings = 0
@@ -145,21 +145,17 @@ class Circuit:
             name=key,
             throw_new_error_on_trip=False,
         )
-        self._shared = storage is not None
-        self.era = Era(cast("CircuitState", self.breaker.current_state), shared=self._shared)
+        self.shared = storage is not None  # others may move it, too
+        self.era = Era(cast("CircuitState", self.breaker.current_state), shared=self.shared)
 
     # --- admitting ---
-
-    def open_for(self) -> float:
-        """Seconds that it surely refuses everything for, told without a lock; 0 or less when it may not."""
-        return 0.0 if self._shared else self.era.reopens_at - self._clock.monotonic()
 
     def admit(self, *, poll: bool = False) -> Permit | None:
         """The permit for one attempt, or `None` when it is refused. `poll`: its answer may take long."""
         with self._lock:
             self._look_around()
             if self.era.state == OPEN:
-                if self._clock.monotonic() < self.era.reopens_at:
+                if self.now() < self.era.reopens_at:
                     return None
                 self.breaker.half_open()
             era = self.era
@@ -173,18 +169,18 @@ class Circuit:
             wanted = max(policy.half_open_probes, policy.success_threshold)
             if under_way >= policy.half_open_probes or under_way + self.breaker.success_counter >= wanted:
                 return None
-            probe = Probe(era, self._clock.monotonic())
+            probe = Probe(era, self.now())
             places.append(probe)
             return probe
 
     def _look_around(self) -> None:
         """Notice, as pybreaker does, that others who share a user's storage have moved the circuit."""
-        if self._shared:
+        if self.shared:
             _ = self.breaker.state
 
     def _under_way(self, places: list[Probe]) -> int:
         # A probe that neither comes back nor fails (a hung task, say) must not hold up the rest.
-        oldest = self._clock.monotonic() - self.policy.probe_lease
+        oldest = self.now() - self.policy.probe_lease
         while places and places[0].since <= oldest:
             del places[0]
         return len(places)
@@ -193,7 +189,7 @@ class Circuit:
         """Seconds until an attempt would be let through, `None` if one would be now."""
         era = self.era
         if era.state == OPEN:
-            left = era.reopens_at - self._clock.monotonic()
+            left = era.reopens_at - self.now()
             return left if left > 0 else None
         if era.state == HALF_OPEN:
             with self._lock:
@@ -245,7 +241,7 @@ class Circuit:
 
     def hold(self, seconds: float) -> None:
         """The platform asked to be left alone that long: an opening of this circuit lasts until then."""
-        until = self._clock.monotonic() + min(seconds, self.policy.max_told_open)
+        until = self.now() + min(seconds, self.policy.max_told_open)
         with self._lock:
             self._hold = max(self._hold, until)
             if self.era.state == OPEN:
@@ -278,11 +274,11 @@ class Circuit:
             failed_probe = self.failures_when_opened + 1
             failures = self.breaker.fail_counter if old == CLOSED else failed_probe
             self.failures_when_opened = 0 if by_hand else failures
-            reopens_at = self._clock.monotonic() + self._cooldown(again=old == HALF_OPEN)
+            reopens_at = self.now() + self._cooldown(again=old == HALF_OPEN)
             reopens_at = max(reopens_at, self._hold)
         elif new == CLOSED:
             self._hold = 0.0
-        self.era = Era(new, reopens_at, shared=self._shared)
+        self.era = Era(new, reopens_at, shared=self.shared)
         if old != new:
             told = self.snapshot()
             self.changes.append(
@@ -325,7 +321,7 @@ class Circuit:
         era = self.era
         left: float | None = None
         if era.state == OPEN and era.reopens_at != math.inf:
-            left = max(0.0, era.reopens_at - self._clock.monotonic())
+            left = max(0.0, era.reopens_at - self.now())
         return {
             "state": era.state,
             "failures": self.breaker.fail_counter if self._window is None else self._window.failures,

@@ -80,6 +80,7 @@ class CallScope(Around):
         if clock.manual:
             self._handle = partial(self._timed, self._handle)
             self._handle_options = partial(self._timed, self._handle_options)
+        self._failures = tuple(watcher.failed for watcher in self._watchers)
         self._begun = _begun(self._watchers) or _nobody_counts
         # The least status that those who look on are told of at once: of HTTP's errors, or of every answer.
         self._tell_from = 400 if all(watcher.profile.plain for watcher in self._watchers) else 0
@@ -150,8 +151,8 @@ class CallScope(Around):
         call.error = type(error).__name__
         if isinstance(error, Exception):
             call.sign(error)
-        for watcher in self._watchers:
-            watcher.failed(call, error)
+        for failed in self._failures:
+            failed(call, error)
         if self.detailed:
             call.finished(error, complete=False)
 
@@ -208,6 +209,7 @@ async def watched(entry: Entry, request: Any, call: Call) -> Any:
         response = await entry.with_options(request, call)
         await tell(watchers, call, response, call.scope.flavor)
     except BaseException as error:
+        call.ended = call.scope.now()
         for watcher in watchers:
             watcher.failed(call, error)
         raise

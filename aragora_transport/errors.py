@@ -47,7 +47,7 @@ class CircuitOpenError(Described, httpx.TransportError):
     `failures`, `cause`: what opened it, such as `5` and `"503"`.
     """
 
-    _fields = ("platform", "operation", "key", "retry_after", "failures", "cause")
+    __slots__ = _fields = ("platform", "operation", "key", "retry_after", "failures", "cause")
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class RateLimitedError(Described, httpx.TransportError):
     "queue_full" or "in_flight".
     """
 
-    _fields = ("platform", "operation", "key", "retry_after", "reason")
+    __slots__ = _fields = ("platform", "operation", "key", "retry_after", "reason")
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class TokenRefreshError(Described, httpx.TransportError):
     `retryable`: whether asking again later may help; if not, somebody has to look at the credentials.
     """
 
-    _fields = ("platform", "operation", "reason", "code", "retryable")
+    __slots__ = _fields = ("platform", "operation", "reason", "code", "retryable")
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class DeadlineExceededError(Described, httpx.TimeoutException):
     `last`: what the attempt before ended with, such as `"503"`, where there was one.
     """
 
-    _fields = ("platform", "operation", "limit", "seconds", "attempt", "elapsed", "last")
+    __slots__ = _fields = ("platform", "operation", "limit", "seconds", "attempt", "elapsed", "last")
 
     def __init__(
         self,

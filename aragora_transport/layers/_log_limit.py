@@ -27,7 +27,7 @@ class LogLimit:
     """Lets the first `burst` records of a kind through, then one each `per` seconds."""
 
     def __init__(self, clock: Clock, *, burst: int, per: float) -> None:
-        self._clock = clock
+        self._now = clock.monotonic
         self._per = per
         self._ahead = (burst - 1) * per  # seconds that a kind may be ahead of its time
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class LogLimit:
 
     def admit(self, kind: Hashable) -> int | None:
         """How many of this kind were held back before this one, or `None` where it is one more of them."""
-        now = self._clock.monotonic()
+        now = self._now()
         with self._lock:
             found = self._kinds.get(kind) or self._new(kind, now)
             if found.paid_until - now > self._ahead:

@@ -114,8 +114,8 @@ class BreakerTransport(Layer):
 
     def _admit(self, circuit: Circuit, request: Any, call: Call) -> tuple[Permit, tuple[Hook, ...]]:
         """A permit, and what is told how the body of an ordinary success ended."""
-        left = circuit.open_for()
-        if left > 0:
+        left = circuit.era.reopens_at - circuit.now()
+        if left > 0 and not circuit.shared:  # nor need the circuit be asked
             raise self._refusal(circuit, request, call, left)
         long_poll = self._profile.long_poll
         permit = circuit.admit(poll=long_poll is not None and long_poll(request) is not None)
@@ -186,7 +186,7 @@ class BreakerTransport(Layer):
     def _refusal(self, circuit: Circuit, request: Any, call: Call, left: float) -> Exception:
         call.interrupter = circuit
         return self.flavor.CircuitOpenError(
-            platform=call.platform,
+            platform=call.scope.platform,
             operation=call.operation,
             key=circuit.key,
             retry_after=left,

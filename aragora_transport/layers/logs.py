@@ -111,24 +111,24 @@ class LogTransport(Watcher):
         else:
             serious = judged.verdict != "success" or judged.retryable is True
             level = logging.WARNING if serious else logging.INFO
-        self._final(level, call, call.hidden or status, None, status)
+        kind = (call.hidden or status, call.refused)
+        self._emit(level, "failed", call.operation, kind, _failed, call, None, status)
 
     def failed(self, call: Call, error: BaseException) -> None:
         if not isinstance(error, Exception):
             return  # a cancellation is the caller's own doing
+        # While a circuit is open most calls end there, and are not looked at any closer.
+        level = logging.WARNING if type(error) is self.flavor.CircuitOpenError else self._level_of(error)
+        kind = (type(error).__name__, call.refused)
+        self._emit(level, "failed", call.operation, kind, _failed, call, error, call.status)
+
+    def _level_of(self, error: Exception) -> int:
         flavor = self.flavor
+        if isinstance(error, flavor.TokenRefreshError):
+            return logging.WARNING if error.retryable else logging.ERROR
         # What is no error of the network's, or one of the request's own, will be there the next time as well.
         hopeless = not isinstance(error, flavor.TransportError) or isinstance(error, flavor.local)
-        if isinstance(error, flavor.TokenRefreshError):
-            hopeless = not error.retryable
-        level = logging.ERROR if hopeless else logging.WARNING
-        self._final(level, call, type(error).__name__, error, call.status)
-
-    def _final(  # private
-        self, level: int, call: Call, outcome: Hashable, error: Exception | None, status: int | None
-    ) -> None:
-        kind = (outcome, call.refused)
-        self._emit(level, "failed", call.operation, kind, _failed, call, error, status)
+        return logging.ERROR if hopeless else logging.WARNING
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):

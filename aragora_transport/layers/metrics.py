@@ -91,7 +91,7 @@ class MetricsTransport(Watcher):
         if call.straight and type(error) is self.flavor.CircuitOpenError:
             fresh = self._noted((call.operation, REFUSED, call.gates_passed))
             if fresh is not None:  # while a circuit is open most calls end here
-                fresh.append(self._now() - call.began)
+                fresh.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
                 if len(fresh) > ENOUGH:
                     self._numbers.take_in()
                 return
