@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ENOUGH = 1000  # notes after which whoever makes the next one has them counted
+ENOUGH = 250  # notes after which whoever makes the next one has them counted
 
 
 class Notes(list[float]):

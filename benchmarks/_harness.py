@@ -1,8 +1,8 @@
 """Measuring small differences on a noisy machine.
 
 Every case is run in short batches of CPU time of this thread, all cases interleaved in a fresh random
-order each round, with a batch of the bare case right before and right after each. What counts is the
-difference to the mean of those two: a machine that slows down for a while slows down all three.
+order each round, with a batch of the bare case right before and right after each: a machine that slows down
+for a while slows down all three.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Effort:
     in_flight: int
 
 
-FULL = Effort(rounds=100, batch=200, in_flight=10_000)
+FULL = Effort(rounds=40, batch=1000, in_flight=10_000)  # what is done once for 250 calls is in every batch
 QUICK = Effort(rounds=10, batch=50, in_flight=1_000)
 
 
@@ -37,10 +37,12 @@ QUICK = Effort(rounds=10, batch=50, in_flight=1_000)
 class Added:
     """What a case adds to the bare one, in microseconds of CPU time per request.
 
-    `p10`, `median`: 10th percentile and median of the differences; on a quiet machine they are near each
-    other, and the control's are near nothing. `bare`: the bare batches around it, their median.
+    `quiet`: how far the 10th percentile of its batches lies above that of the bare batches around them,
+    `bare`: both as they are while nobody else uses the machine. `p10`, `median`: 10th percentile and median
+    of the differences, batch by batch; noise draws the first one down, as that of the control shows.
     """
 
+    quiet: float
     p10: float
     median: float
     bare: float
@@ -48,7 +50,7 @@ class Added:
     @property
     def total(self) -> float:
         """The whole case."""
-        return self.bare + self.median
+        return self.bare + self.quiet
 
     @property
     def ratio(self) -> float:
@@ -68,6 +70,7 @@ def measure(
     """Each case against `bare`, in the order given; before them `bare` itself, as the control."""
     rng = random.Random(seed)
     everything = {CONTROL: bare, **cases}
+    batches: dict[str, list[float]] = {name: [] for name in everything}
     differences: dict[str, list[float]] = {name: [] for name in everything}
     bares: dict[str, list[float]] = {name: [] for name in everything}
 
@@ -87,17 +90,20 @@ def measure(
             for name in names:
                 before = microseconds(bare)
                 seen = microseconds(everything[name])
-                around = (before + microseconds(bare)) / 2
-                differences[name].append(seen - around)
-                bares[name].append(around)
+                after = microseconds(bare)
+                batches[name].append(seen)
+                differences[name].append(seen - (before + after) / 2)
+                bares[name] += (before, after)
         finally:
             gc.enable()
         tell(done + 1, effort.rounds)
+    lowest = {name: percentile(bares[name], 10) for name in everything}
     return {
         name: Added(
+            quiet=percentile(batches[name], 10) - lowest[name],
             p10=percentile(differences[name], 10),
             median=statistics.median(differences[name]),
-            bare=statistics.median(bares[name]),
+            bare=lowest[name],
         )
         for name in everything
     }

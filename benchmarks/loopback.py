@@ -98,7 +98,7 @@ class Timed:
 def _row(added: dict[str, Added], bare: Timed, ours: Timed) -> tuple[float, ...]:
     whole = added[WHOLE]
     waits = (percentile(timed.milliseconds, percent) for percent in (50, 99) for timed in (bare, ours))
-    return (whole.bare, whole.total, whole.median, whole.ratio, *waits)
+    return (whole.bare, whole.total, whole.quiet, whole.ratio, *waits)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """What each layer adds to a request on a network that answers at once.
 
 Microseconds of CPU time of the thread. The cases run in turns, in a fresh random order each round,
-each between two batches of the bare case, and what counts is the difference to the mean of these two:
-`added` is its median and `p10` its 10th percentile. The control is the bare case measured against itself,
-and shows the noise. `x bare` is the whole request as a multiple of the bare one, and `layers` is `added` in
-units of one bare layer (of five, one being lost in the noise), which is an `httpx.AsyncBaseTransport` that
-does nothing but call the one below it. A layer alone comes with the call that it works on: its own share is
-what it adds to `the call alone`.
+each between two batches of the bare case. `added` is how far the 10th percentile of its batches lies above
+that of the bare ones: both as they are while nobody else uses the machine. `median` and `p10` are the median
+and the 10th percentile of the differences, batch by batch, to the mean of the two around it. The control is
+the bare case measured against itself, and shows the noise. `x bare` is the whole request as a multiple of
+the bare one, and `layers` is `added` in units of one bare layer (of five, one being lost in the noise),
+which is an `httpx.AsyncBaseTransport` that does nothing but call the one below it. A layer alone comes with
+the call that it works on: its own share is what it adds to `the call alone`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ._peers import PEERS, peers
 from ._stacks import FIVE, WHOLE, transports
 from ._table import Table
 
-COLUMNS = {"added": "z.2f", "p10": "z.2f", "x bare": ".3f", "layers": "z.0f"}
+COLUMNS = {"added": "z.2f", "median": "z.2f", "p10": "z.2f", "x bare": ".3f", "layers": "z.0f"}
 
 
 def run(effort: Effort, tell: Tell) -> list[Table]:
@@ -68,7 +69,7 @@ def run(effort: Effort, tell: Tell) -> list[Table]:
         few,
         tell=told(3),
     )
-    unit = direct[FIVE].median / 5
+    unit = direct[FIVE].quiet / 5
     names = [CONTROL, *ours, *PEERS]
     both = [CONTROL, WHOLE]
 
@@ -93,5 +94,5 @@ def run(effort: Effort, tell: Tell) -> list[Table]:
 def _figures(added: Added | None, unit: float) -> tuple[float | None, ...]:
     if added is None:
         return (None,) * len(COLUMNS)
-    layers = added.median / unit if unit > 0 else None  # noise may hide it
-    return (added.median, added.p10, added.ratio, layers)
+    layers = added.quiet / unit if unit > 0 else None  # noise may hide it
+    return (added.quiet, added.median, added.p10, added.ratio, layers)

@@ -44,13 +44,14 @@ _Traces = dict[int, tuple[str, float, float]]  # by bucket the last trace seen i
 REFUSED = "circuit_open"  # the status of calls that were not sent, since their circuit was open
 
 
-class Tally:
-    """The straight calls of one operation that ended with one status, after so many open gates."""
+class Tally(Notes):
+    """The straight calls of one operation that ended with one status, after so many open gates.
 
-    __slots__ = ("_lock", "buckets", "calls", "fresh", "gates", "seconds")
+    What is noted of each are its seconds.
+    """
 
     def __init__(self, gates: int) -> None:
-        self.fresh = Notes()  # their seconds
+        super().__init__()
         self._lock = threading.Lock()
         self.calls = 0
         self.gates = gates  # that each of them passed
@@ -60,7 +61,7 @@ class Tally:
     def take_in(self) -> tuple[int, float, list[int]]:
         """Count the fresh ones; returns calls, seconds and buckets as they stand."""
         with self._lock:
-            fresh = self.fresh.take()
+            fresh = self.take()
             self.calls += len(fresh)
             self.seconds += sum(fresh)
             begin = 0
@@ -81,7 +82,6 @@ class Numbers(Protocol):
     ) -> None: ...
     def name(self, label: str, platform: str, name: str) -> str: ...
     def tally(self, platform: str, operation: str, status: int | str, gates: int) -> Tally | None: ...
-    def take_in(self) -> None: ...
     def begun(self, platform: str) -> Callable[[], object]: ...
     def ended(self, platform: str) -> None: ...
     def watch(self, platform: str, circuits: Circuits) -> None: ...
@@ -172,13 +172,6 @@ class _Numbers(_Shared):
         key = (platform, operation, str(status), gates)
         with self._lock:
             return self._tallies.setdefault(key, Tally(gates))
-
-    def take_in(self) -> None:
-        """Count the straight calls that are only noted so far."""
-        with self._lock:
-            tallies = list(self._tallies.values())
-        for tally in tallies:
-            tally.take_in()
 
     def begun(self, platform: str) -> Callable[[], object]:
         """What to call when a call begins."""
@@ -350,9 +343,6 @@ class _Children(_Shared):
 
     def tally(self, platform: str, operation: str, status: int | str, gates: int) -> None:
         """None: every call has to reach the shared files."""
-
-    def take_in(self) -> None:
-        """Nothing is only noted here."""
 
 
 _known: WeakKeyDictionary[Any, Numbers] = WeakKeyDictionary()

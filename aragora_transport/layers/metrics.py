@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from aragora_transport._call import Attempt, Call
     from aragora_transport._clock import Clock
-    from aragora_transport._notes import Notes
     from aragora_transport.events import Event
+    from aragora_transport.layers._numbers import Tally
     from aragora_transport.profile import Profile
 
 _ERROR_LABELS = {
@@ -83,27 +83,27 @@ class MetricsTransport(Watcher):
         self.hook = self._ended
         self.observer = Observers(self._observe)
         self._now = clock.monotonic
-        # Seconds of the calls that went straight through, by what else there is to count of them.
-        self._straight: dict[tuple[str, int | str | None, int], Notes] = {}
-        self._noted = self._straight.get
+        # The calls that went straight through, by all that there is to count of them but their seconds.
+        self._straight: dict[tuple[str, int | str | None, int], Tally] = {}
+        self._tally = self._straight.get
 
     def failed(self, call: Call, error: BaseException) -> None:
         if call.straight and type(error) is self.flavor.CircuitOpenError:
-            fresh = self._noted((call.operation, REFUSED, call.gates_passed))
-            if fresh is not None:  # while a circuit is open most calls end here
-                fresh.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
-                if len(fresh) > ENOUGH:
-                    self._numbers.take_in()
+            tally = self._tally((call.operation, REFUSED, call.gates_passed))
+            if tally is not None:  # while a circuit is open most calls end here
+                tally.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
+                if len(tally) > ENOUGH:
+                    tally.take_in()
                 return
         self._finish(call, error_label(error), error)
 
     def _ended(self, call: Call, error: BaseException | None, complete: bool) -> None:  # noqa: ARG002  # a hook
         if error is None and call.straight:
-            fresh = self._noted((call.operation, call.status, call.gates_passed))
-            if fresh is not None:
-                fresh.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
-                if len(fresh) > ENOUGH:
-                    self._numbers.take_in()
+            tally = self._tally((call.operation, call.status, call.gates_passed))
+            if tally is not None:
+                tally.append(call.ended - call.began)  # type: ignore[operator]  # it has ended
+                if len(tally) > ENOUGH:
+                    tally.take_in()
                 return
         if error is None and call.status is not None:
             self._finish(call, _status_label(call.status, call.hidden))
@@ -142,7 +142,7 @@ class MetricsTransport(Watcher):
         if straight is not None and status == str(straight) and operation == call.operation:
             tally = numbers.tally(platform, operation, straight, call.gates_passed)
             if tally is not None:
-                self._straight[operation, straight, call.gates_passed] = tally.fresh
+                self._straight[operation, straight, call.gates_passed] = tally
 
     def _count_attempts(self, call: Call, of_call: tuple[str, str], status: str, trace: str | None) -> None:
         for attempt in call.history:
