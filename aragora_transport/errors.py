@@ -49,9 +49,8 @@ class CircuitOpenError(Described, httpx.TransportError):
 
     __slots__ = _fields = ("platform", "operation", "key", "retry_after", "failures", "cause")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # by place is quicker, and refusing must cost less than a request
         self,
-        *,
         platform: str,
         operation: str,
         key: str,

@@ -6,6 +6,8 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
+from aragora_transport._notes import Count
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -16,11 +18,21 @@ _ALL_OTHERS = object()
 
 
 class _Kind:
-    __slots__ = ("held_back", "paid_until")
+    __slots__ = ("_told", "held_back", "paid_until")
 
     def __init__(self) -> None:
         self.paid_until = -math.inf  # when all its records so far have had their `per` seconds
-        self.held_back = 0  # since the last one that was written
+        self.held_back = Count()
+        self._told = 0  # of those that were held back
+
+    def take_held_back(self) -> int:
+        """How many were held back that no record has told of yet."""
+        told, self._told = self._told, self.held_back.so_far()
+        return self._told - told
+
+    @property
+    def told_all(self) -> bool:
+        return self.held_back.so_far() == self._told
 
 
 class LogLimit:
@@ -36,21 +48,20 @@ class LogLimit:
     def admit(self, kind: Hashable) -> int | None:
         """How many of this kind were held back before this one, or `None` where it is one more of them."""
         now = self._now()
-        with self._lock:
-            found = self._kinds.get(kind) or self._new(kind, now)
-            if found.paid_until - now > self._ahead:
-                found.held_back += 1
-                return None
-            found.paid_until = max(found.paid_until, now) + self._per
-            held_back, found.held_back = found.held_back, 0
-            return held_back
+        found = self._kinds.get(kind)
+        if found is None or found.paid_until - now <= self._ahead:
+            with self._lock:
+                found = self._kinds.get(kind) or self._new(kind, now)
+                if found.paid_until - now <= self._ahead:
+                    found.paid_until = max(found.paid_until, now) + self._per
+                    return found.take_held_back()
+        found.held_back.one()
+        return None
 
     def take_held_back(self) -> int:
         """How many were held back that no record has told of yet."""
         with self._lock:
-            held_back = sum(kind.held_back for kind in self._kinds.values())
-            self._kinds.clear()
-            return held_back
+            return sum(kind.take_held_back() for kind in self._kinds.values())
 
     def _new(self, kind: Hashable, now: float) -> _Kind:
         if len(self._kinds) >= _MOST_KINDS:
@@ -62,5 +73,5 @@ class LogLimit:
     def _forget(self, now: float) -> None:
         """What has been silent for so long that it is as good as new, and has nothing left to tell."""
         for kind, found in list(self._kinds.items()):
-            if found.paid_until <= now and not found.held_back:
+            if found.paid_until <= now and found.told_all:
                 del self._kinds[kind]

@@ -7,7 +7,6 @@ them (`_Children`).
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
@@ -19,7 +18,7 @@ from collections import Counter as Bag
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from aragora_transport._notes import Notes
+from aragora_transport._notes import Count, Notes
 from aragora_transport.layers._families import (
     CALL_BUCKETS,
     COUNTERS,
@@ -147,7 +146,7 @@ class _Numbers(_Shared):
         self._histograms: dict[str, dict[tuple[str, ...], list[float]]] = {name: {} for name in HISTOGRAMS}
         self._traces: dict[str, dict[tuple[str, ...], _Traces]] = {name: {} for name in HISTOGRAMS}
         self._tallies: dict[tuple[str, str, str, int], Tally] = {}
-        self._begun: dict[str, _Begun] = {}
+        self._begun: dict[str, Count] = {}
         registry.register(self)
 
     def add(self, family: str, labels: tuple[str, ...], amount: float = 1) -> None:
@@ -176,7 +175,7 @@ class _Numbers(_Shared):
     def begun(self, platform: str) -> Callable[[], object]:
         """What to call when a call begins."""
         with self._lock:
-            return self._begun.setdefault(platform, _Begun()).count
+            return self._begun.setdefault(platform, Count()).one
 
     def ended(self, platform: str) -> None:
         """Nothing: a call that has ended is one of those in `platform_requests_total`."""
@@ -217,19 +216,6 @@ class _Numbers(_Shared):
                 buckets = _cumulative(bounds, found, traces[name].get(key, {}))
                 histogram.add_metric(key, buckets, sum_value=found[-1])
             yield histogram
-
-
-class _Begun:
-    """Counts calls that begin, from any thread, in as little as can be."""
-
-    def __init__(self) -> None:
-        self.count = itertools.count().__next__
-        self._looks = 0
-
-    def so_far(self) -> int:
-        """How many; to look takes one as well."""
-        looks, self._looks = self._looks, self._looks + 1
-        return self.count() - looks
 
 
 def _in_flight(begun: dict[str, int], requests: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:

@@ -186,13 +186,13 @@ class BreakerTransport(Layer):
     def _refusal(self, circuit: Circuit, request: Any, call: Call, left: float) -> Exception:
         call.interrupter = circuit
         return self.flavor.CircuitOpenError(
-            platform=call.scope.platform,
-            operation=call.operation,
-            key=circuit.key,
-            retry_after=left,
-            failures=circuit.failures_when_opened,
-            cause=circuit.cause,
-            request=request,
+            call.scope.platform,
+            call.operation,
+            circuit.key,
+            left,
+            circuit.failures_when_opened,
+            circuit.cause,
+            request,
         )
 
     def _tell(self, circuit: Circuit, call: Call) -> None:
