@@ -53,7 +53,7 @@ def run(effort: Effort, tell: Tell) -> list[Table]:
     rows: dict[str, tuple[float | None, ...]] = {}
     for done, (name, transport) in enumerate(cases.items()):
         pairs = zip(figures(transport), bare, strict=True)
-        rows[name] = tuple(None if a is None or b is None else a - b for a, b in pairs)
+        rows[name] = tuple(None if a is None or b is None else round(a - b, 1) for a, b in pairs)
         tell(done + 1, len(cases))
     notes = () if monitoring else ("bytecodes and allocations: Python 3.12 or newer can count them",)
     title = "what is added to a bare request"
@@ -80,7 +80,7 @@ def over_budget(table: Table, version: tuple[int, int] = sys.version_info[:2]) -
     if version not in BUDGETS:
         return [f"{name} has no budget: add one to BUDGETS in benchmarks/counts.py, with today's figures"]
     return [
-        f"the whole stack takes {found:.1f} {what} on {name}, {limit} is the budget: make it take less, or "
+        f"the whole stack takes {found:g} {what} on {name}, {limit} is the budget: make it take less, or "
         "raise BUDGETS in benchmarks/counts.py and say why"
         for what, limit in BUDGETS[version].items()
         if (found := table.figure(WHOLE, what)) is None or found > limit
