@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"suites:\n{told}\n\n{parser.epilog}"
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="which suites to run (all)")
     parser.add_argument("--quick", action="store_true", help="a look, not a measurement: few rounds, small")
-    parser.add_argument("--rounds", type=_rounds, metavar="N", help="how often everything is timed (100)")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="how often everything is timed (40)")
     parser.add_argument("--check", action="store_true", help="fail when counts exceed their budget")
     parser.add_argument("--json", type=_file, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--svg", type=_file, metavar="FILE", help="draw the overhead of each layer")
@@ -31,6 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="write docs/benchmarks.md, its picture and the README's table below DIR",
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FILE",
+        help="with --write-docs: the --json of another run, such as another Python's, to be told as well",
     )
     parser.set_defaults(run=run, refuse=parser.error)
 
@@ -64,6 +70,8 @@ def _refuse(args: argparse.Namespace) -> None:
         if getattr(args, option) and missing:
             flag = f"--{option.replace('_', '-')}"
             args.refuse(f"{flag} needs the suites {', '.join(missing)}, too; name them, or no suite for all")
+    if args.beside and not args.write_docs:
+        args.refuse("--beside needs --write-docs, too: it is told on the page alone")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.write_docs and (problem := _docs.check(args.write_docs)):
         args.refuse(f"--write-docs: {problem}; name the top of a checkout")
+    beside = None
+    try:
+        beside = None if args.beside is None else _docs.read_beside(args.beside)
+    except ValueError as error:
+        args.refuse(f"--beside: {error}")
     effort = _harness.QUICK if args.quick else _harness.FULL
     effort = replace(effort, rounds=args.rounds or effort.rounds)
     gc.collect()
@@ -93,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.svg:
         args.svg.write_text(_svg.picture(report.table("overhead", "direct")), encoding="utf-8")
     if args.write_docs:
-        _docs.write(report, args.write_docs)
+        _docs.write(report, args.write_docs, beside)
     problems = counts.over_budget(report.table("counts", "added")) if args.check else []
     for problem in problems:
         print(f"aragora-transport bench: {problem}", file=sys.stderr)

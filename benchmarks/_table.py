@@ -27,6 +27,10 @@ class Table:
         """One figure; KeyError or ValueError where there is no such row or column."""
         return self.rows[row][list(self.columns).index(column)]
 
+    def cell(self, row: str, column: str) -> str:
+        """The same as text."""
+        return _text(self.figure(row, column), self.columns[column])
+
     def cells(self) -> list[list[str]]:
         """The header and the rows, as text."""
         header = ["", *self.columns]

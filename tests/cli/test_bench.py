@@ -132,8 +132,26 @@ def test_the_page_of_the_benchmarks_has_the_names_that_the_command_writes(finish
     written = (finished.root / docs.PAGE).read_text(encoding="utf-8")
     kept = (ROOT / docs.PAGE).read_text(encoding="utf-8")
     again = "run `aragora-transport bench --write-docs .` again"
-    assert names(kept) == names(written), again
+    assert names(kept.partition(docs.BESIDE)[0]) == names(written), again
     assert docs.COMMANDS in kept, again
+
+
+def test_another_run_stands_at_the_end_of_the_page(finished, tmp_path):
+    told = tmp_path / "another.json"
+    told.write_text(json.dumps(finished.json), encoding="utf-8")
+    section = "\n\n".join(docs._beside(docs.read_beside(told)))
+    assert finished.json["machine"]["Python"] in section
+    direct, client = (line for line in section.splitlines() if line.startswith("| whole stack |"))
+    for line, table in ((direct, "direct"), (client, "client")):
+        added = figures(finished, "overhead", table, "whole stack")["added"]
+        assert line.split("|")[2].strip() == f"{added:z.2f}"
+    kept = docs.BESIDE + (ROOT / docs.PAGE).read_text(encoding="utf-8").partition(docs.BESIDE)[2]
+    assert names(kept) == names(section)
+    told.write_text('{"schema": 0}', encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"another\.json is of another release: its schema is 0, not 1; make it anew"
+    ):
+        docs.read_beside(told)
 
 
 def test_the_table_of_the_readme_has_them_too_and_the_rest_of_it_stays(finished):
@@ -145,6 +163,14 @@ def test_the_table_of_the_readme_has_them_too_and_the_rest_of_it_stays(finished)
     written = parts(finished.root / "README.md")
     assert parts(ROOT / "README.md") == written
     assert written[1][1:] == ["---", *docs.IN_README]
+
+
+def test_the_table_of_the_readme_tells_the_figures_of_the_page(finished):
+    table = (finished.root / "README.md").read_text(encoding="utf-8").partition(docs.BEGIN)[2]
+    (whole,) = (line for line in table.splitlines() if line.startswith("| whole stack |"))
+    direct, client = (figures(finished, "overhead", name, "whole stack") for name in ("direct", "client"))
+    layers = "-" if direct["layers"] is None else f"{direct['layers']:z.0f}"
+    assert whole == f"| whole stack | {direct['added']:z.2f} | {layers} | {client['x bare']:.3f} |"
 
 
 def test_the_picture_has_them_as_well(finished):
@@ -173,6 +199,11 @@ def test_the_picture_has_them_as_well(finished):
         (
             ["counts", "--write-docs", "."],
             "--write-docs needs the suites memory, overhead, paths, loopback, too",
+        ),
+        (["--beside", "another.json"], "--beside needs --write-docs, too: it is told on the page alone"),
+        (
+            ["--write-docs", ".", "--beside", "/nowhere.json"],
+            "--beside: /nowhere.json is no --json of all suites (FileNotFoundError(2, 'No such file or dir",
         ),
         (
             ["--write-docs", "/nowhere"],
