@@ -10,7 +10,7 @@ from aragora_transport._flavor import flavor_of
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
 
 class Around(httpx.AsyncBaseTransport):
@@ -24,6 +24,16 @@ class Around(httpx.AsyncBaseTransport):
     def below(self) -> Any:
         """The transport that it stands around."""
         return self._below
+
+    @property
+    def handle_request(self) -> NoReturn:
+        """Not there: it is what a blocking client looks for, which has a stack of its own kind."""
+        raise AttributeError(
+            f"{type(self).__name__} is for an AsyncClient; for a blocking Client make the stack by "
+            "resilient_sync(), or put sync.Driver around layers over sync.Driven"
+        )
+
+    __enter__ = handle_request
 
     async def __aenter__(self) -> Self:
         await self._below.__aenter__()

@@ -8,7 +8,7 @@ runs from start to end in one step.
 from __future__ import annotations
 
 import reprlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import httpx
 
@@ -87,6 +87,16 @@ class Driver(httpx.BaseTransport):
         transport.block()
         self.top: CallScope = transport
         self.flavor = transport.flavor
+
+    @property
+    def handle_async_request(self) -> NoReturn:
+        """Not there: it is what an async client looks for, which has a stack of its own kind."""
+        raise AttributeError(
+            f"{type(self).__name__} is for a blocking Client; for an AsyncClient make the stack by "
+            "resilient(), or leave sync.Driver away"
+        )
+
+    __aenter__ = handle_async_request
 
     def handle_request(self, request: Any) -> Any:
         return drive(self.top.handle_async_request(request))

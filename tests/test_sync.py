@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from prometheus_client import CollectorRegistry
 
-from aragora_transport import BreakerPolicy, Policy, RetryPolicy, resilient_sync, wrap_client
+from aragora_transport import BreakerPolicy, Policy, RetryPolicy, resilient, resilient_sync, wrap_client
 from aragora_transport._drive import drive
 from aragora_transport.layers import BreakerTransport, DeadlineTransport, RetryTransport, TimeoutTransport
 from aragora_transport.sync import Driven, Driver
@@ -271,3 +271,29 @@ def test_a_coroutine_that_does_not_suspend_is_driven_to_its_end():
 
     with pytest.raises(KeyError, match="as it is"):
         drive(fail())
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_stack_under_a_client_of_the_other_kind_says_which_one_it_is_for(name):
+    module = pytest.importorskip(name)
+    stack = resilient("x", flavor=name)
+    for_blocking = "Stack is for an AsyncClient; for a blocking Client make the stack by resilient_sync"
+    with pytest.raises(AttributeError, match=for_blocking):
+        module.Client(transport=stack).get("http://platform.test/")
+    with pytest.raises(AttributeError, match=for_blocking), module.Client(transport=stack):
+        pass
+    assert not hasattr(stack, "handle_request")
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+async def test_a_blocking_stack_under_an_async_client_says_so_too(name):
+    module = pytest.importorskip(name)
+    stack = resilient_sync("x", flavor=name)
+    for_async = "BlockingStack is for a blocking Client; for an AsyncClient make the stack by resilient"
+    with pytest.raises(AttributeError, match=for_async):
+        await module.AsyncClient(transport=stack).get("http://platform.test/")
+    with pytest.raises(AttributeError, match=for_async):
+        async with module.AsyncClient(transport=stack):
+            pass
+    assert not hasattr(stack, "handle_async_request")
+    stack.close()
