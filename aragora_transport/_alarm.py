@@ -73,6 +73,25 @@ class Alarms:
         return TaskAlarm(bench)
 
 
+class NoAlarms(Alarms):
+    """For blocking clients: a thread cannot be interrupted, so none of these rings."""
+
+    def start(self, due: float) -> Alarm:  # noqa: ARG002  # as above
+        """Start nothing."""
+        return _NEVER
+
+
+class _Never:
+    rang = True  # it cannot rest, for there is nothing of it
+    task: Any = None
+
+    def stop(self, error: BaseException | None = None) -> bool:  # noqa: ARG002  # an alarm's
+        return False
+
+
+_NEVER = _Never()
+
+
 class TaskAlarm:
     """A limit on what one asyncio task awaits.
 

@@ -212,7 +212,9 @@ class _BlockingBody(_Body):
 
     def _clamp_read(self, theirs: Timeouts | None, due: float | None) -> None:
         if due is not None:
-            self._extensions["timeout"] = with_read(theirs, due - self.call.scope.now())
+            cut = with_read(theirs, due - self.call.scope.now())
+            if cut is not None:
+                self._extensions["timeout"] = cut
 
     def _late(self, error: BaseException, due: float | None) -> Exception | None:
         """Our own error where a read ended because it had been shortened to what was left."""

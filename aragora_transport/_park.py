@@ -217,7 +217,7 @@ async def park(response: Any, request: Any, call: Call, flavor: Flavor) -> None:
 async def _read_blocking(reader: Any, request: Any, call: Call, brief: float) -> None:
     due = call.clock.monotonic() + brief
     timeouts = request.extensions.get("timeout")
-    request.extensions["timeout"] = with_read(timeouts, brief)  # for each read of the socket
+    request.extensions["timeout"] = with_read(timeouts, brief) or timeouts  # for each read of the socket
     try:
         await reader.read(SMALL, lambda: call.clock.monotonic() >= due)
     finally:

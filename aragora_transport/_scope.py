@@ -6,7 +6,7 @@ import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from aragora_transport._alarm import Alarms
+from aragora_transport._alarm import Alarms, NoAlarms
 from aragora_transport._around import Around
 from aragora_transport._body import body_class
 from aragora_transport._call import CALL, Call, Handler, Hook
@@ -105,6 +105,7 @@ class CallScope(Around):
     def block(self) -> None:
         """Serve a blocking client from now on; see `sync`."""
         self.blocking = True
+        self.alarms = NoAlarms(self.clock)
         self._body = body_class(self.flavor, blocking=True)
 
     async def handle_async_request(self, request: Any) -> Any:

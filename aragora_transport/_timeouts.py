@@ -29,11 +29,11 @@ def shortened(timeouts: Timeouts | None, left: float) -> Timeouts | None:
     return None
 
 
-def with_read(timeouts: Timeouts | None, left: float) -> Timeouts:
-    """The timeouts with that for reading cut to what is left, in a new dict."""
+def with_read(timeouts: Timeouts | None, left: float) -> Timeouts | None:
+    """The timeouts with that for reading cut to what is left, in a new dict; `None` where it needs no cut."""
     left = max(_LEAST, left)
     read = None if timeouts is None else timeouts.get("read")
-    return {**(timeouts or {}), "read": left if read is None else min(read, left)}
+    return {**(timeouts or {}), "read": left} if read is None or read > left else None
 
 
 def put_back(extensions: dict[str, Any], timeouts: Timeouts | None) -> None:

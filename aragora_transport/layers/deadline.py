@@ -57,15 +57,14 @@ class DeadlineTransport(Layer):
     async def _within(self, total: float, request: Any, call: Call) -> Any:
         call.total = total
         call.deadline = deadline = call.began + total
-        alarm = None if call.blocking else call.alarms.start(deadline)
+        alarm = call.alarms.start(deadline)
         try:
             response = await self.next(request, call)
         except BaseException as error:
-            if alarm is not None and alarm.stop(error):
+            if alarm.stop(error):
                 raise call.too_late(self.flavor, "total", total) from None
             if cut_short(error, deadline, call, self.flavor):
                 raise call.too_late(self.flavor, "total", total) from error
             raise
-        if alarm is not None:
-            alarm.stop()
+        alarm.stop()
         return response

@@ -74,7 +74,7 @@ class TimeoutTransport(Layer):
         return response
 
     async def _unusual(self, request: Any, call: Call) -> Any:
-        """With other timeouts than the last request, options, a deadline that comes first, or a thread."""
+        """With other timeouts than the last request, options, or a deadline that comes first."""
         theirs: Timeouts | None = request.extensions.get("timeout")
         seconds, call.idle = self._limits(request, call)
         due = _due(call, seconds)
@@ -86,7 +86,7 @@ class TimeoutTransport(Layer):
             elif self._is_usual(call) and seconds is not None:
                 self._usual = (copy(theirs), seconds, call.idle)
         alarm = None
-        if due is not None and ours and not call.blocking:
+        if due is not None and ours:
             alarm = call.alarms.start(due)
         try:
             response = await self.next(request, call)
@@ -104,7 +104,7 @@ class TimeoutTransport(Layer):
 
     def _is_usual(self, call: Call) -> bool:
         """Whether the next request with the same timeouts has the same limits."""
-        return call.options.attempt_timeout is None and self._profile.long_poll is None and not call.blocking
+        return call.options.attempt_timeout is None and self._profile.long_poll is None
 
     def _limits(self, request: Any, call: Call) -> tuple[float | None, float | None]:
         """The attempt limit and the idle limit that hold for this request."""
