@@ -27,11 +27,12 @@ class _Body:
     flavor: Flavor  # of the class that `body_class` makes
     inner: Any
     call: Call
-    told = False
+    over = False  # read to its end, as the hooks were told
+    told = False  # of another end
 
     def end(self, error: BaseException | None, *, complete: bool) -> None:
         """Tell how the body ended; once."""
-        if not self.told:
+        if not (self.told or self.over):
             self.told = True
             self.call.body_ended(error, complete)
 
@@ -56,7 +57,7 @@ class _AsyncBody(_Body):
     def __init__(self, inner: Any, call: Call, _extensions: dict[str, Any]) -> None:
         self.inner = inner
         self.call = call
-        self.over = False  # read to its end
+        self.over = False
         self._chunks: Any = None
 
     def __aiter__(self) -> _AsyncBody:

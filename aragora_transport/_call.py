@@ -219,7 +219,8 @@ class Call:
                 text=describe_error(error),
                 max_attempts=self.max_attempts,
             )
-        for hook in self.hooks:
+        hooks, self.hooks = self.hooks, ()  # once: whoever reads on must not tell them of another end
+        for hook in hooks:
             hook(self, error, complete)
 
     def sign(self, error: Exception) -> None:
@@ -262,7 +263,8 @@ class Call:
         self.ended = None  # the call goes on
 
     def _stop_alarm(self) -> None:
-        if self.alarm is not None:
+        # Else a task waits for a chunk by it, while another one closes the body: it is that one's to stop.
+        if self.alarm is not None and self.alarm.task is None:
             self.alarm.stop()
             self.alarm = None
 
