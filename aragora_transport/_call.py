@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aragora_transport._options import NO_OPTIONS
 from aragora_transport._redact import describe_error
-from aragora_transport.correlation import current_id, found_id, new_id
+from aragora_transport.correlation import current_id, found_id, new_id, others_loaded
 from aragora_transport.errors import Described
 from aragora_transport.events import BodyFailed, CallFinished
 
@@ -226,7 +226,9 @@ class Call:
     def sign(self, error: Exception) -> None:
         """Leave the correlation id on the error: `error.correlation_id`."""
         if isinstance(error, Described):
-            error.call = self  # an id is only made when somebody asks for it
+            if self._id is None and others_loaded():
+                self._id = found_id()  # theirs is of what runs here, not of where the error is looked at
+            error.call = self  # an id of its own is only made when somebody asks for it
             return
         try:
             error.correlation_id = self.correlation_id  # type: ignore[attr-defined]  # errors take what they are given

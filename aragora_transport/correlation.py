@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 _CLEAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+=-]{0,127}")
+_ASGI, _OTEL = "asgi_correlation_id.context", "opentelemetry.trace"
 current: ContextVar[str | None] = ContextVar("aragora_transport.correlation_id", default=None)
 current_id = current.get  # by a name of its own: every call asks
 
@@ -29,6 +30,11 @@ def clean_id(value: object) -> str | None:
     return None
 
 
+def others_loaded() -> bool:
+    """Whether anybody is there who may have an id: quicker to know than the id."""
+    return _ASGI in sys.modules or _OTEL in sys.modules
+
+
 def _loaded(module: str, name: str) -> Any:
     """What a module that somebody else has imported holds by a name; never imported for it."""
     return getattr(sys.modules.get(module), name, None)
@@ -36,7 +42,7 @@ def _loaded(module: str, name: str) -> Any:
 
 def _span_context() -> Any:
     """OpenTelemetry's of the span that is open here, or `None`."""
-    current_span = _loaded("opentelemetry.trace", "get_current_span")
+    current_span = _loaded(_OTEL, "get_current_span")
     try:
         found = None if current_span is None else current_span().get_span_context()
     except Exception:  # noqa: BLE001  # of somebody else's; an id is not worth a call
@@ -52,7 +58,7 @@ def sampled_trace() -> str | None:
 
 def found_id() -> str | None:
     """The id that others have for what runs here: asgi-correlation-id, else OpenTelemetry's trace id."""
-    theirs = _loaded("asgi_correlation_id.context", "correlation_id")
+    theirs = _loaded(_ASGI, "correlation_id")
     try:
         found = None if theirs is None else clean_id(theirs.get())
     except Exception:  # noqa: BLE001  # as above

@@ -29,6 +29,7 @@ class Described:
     @correlation_id.setter
     def correlation_id(self, value: str | None) -> None:
         self._correlation_id = value
+        self.call = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The request stays behind: its stream and extensions belong to a process.

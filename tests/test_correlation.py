@@ -286,6 +286,26 @@ async def test_every_error_that_leaves_a_call_has_its_id(world):
     assert pickle.loads(pickle.dumps(caught.value)).correlation_id == "order-8"  # noqa: S301  # our own
 
 
+async def test_an_id_of_others_is_that_of_where_the_call_failed(world, asgi):
+    """Not of where somebody looks at the error later, on behalf of another request."""
+    stack = world.stack(world.scripted(200), policy=Policy(log=False), on_event=())
+    stack.isolate()
+    token = asgi.set("inbound-7")
+    with pytest.raises(CircuitOpenError) as caught:
+        await world.get(stack)
+    asgi.reset(token)
+    assert caught.value.correlation_id == "inbound-7"
+
+
+async def test_who_gives_an_error_another_id_finds_it_there(world):
+    stack = world.stack(world.scripted(200))
+    stack.isolate()
+    with pytest.raises(CircuitOpenError) as caught:
+        await world.get(stack)
+    caught.value.correlation_id = "mine"
+    assert caught.value.correlation_id == pickle.loads(pickle.dumps(caught.value)).correlation_id == "mine"  # noqa: S301  # our own
+
+
 async def test_an_error_that_takes_nothing_is_raised_as_it_is(world):
     class ClosedError(Exception):
         @property
