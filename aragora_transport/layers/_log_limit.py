@@ -41,7 +41,8 @@ class LogLimit:
     def __init__(self, clock: Clock, *, burst: int, per: float) -> None:
         self._now = clock.monotonic
         self._per = per
-        self._ahead = (burst - 1) * per  # seconds that a kind may be ahead of its time
+        # Seconds that a kind may be ahead of its time. The sums of times are rounded: hence a bit more.
+        self._ahead = (burst - 1 + 1e-6) * per
         self._lock = threading.Lock()
         self._kinds: dict[Any, _Kind] = {}
 

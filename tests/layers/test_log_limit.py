@@ -171,6 +171,17 @@ def test_what_passes_and_what_is_held_back_add_up_in_constant_memory(asked, burs
     assert passed + told + limit.take_held_back() == len(asked)
 
 
+@pytest.mark.parametrize("per", [0.1, 7.3, 10.0])
+def test_the_times_of_a_clock_that_has_run_for_long_are_rounded_and_none_is_lost(per):
+    for began in range(1, 200):
+        clock = ManualClock()
+        clock.advance(began * 4321.987654321)
+        limit = LogLimit(clock, burst=5, per=per)
+        assert sum(limit.admit("kind") is not None for _ in range(9)) == 5
+        clock.advance(per)
+        assert [limit.admit("kind"), limit.admit("kind")] == [4, None]
+
+
 def test_a_thousand_kinds_share_what_is_left():
     clock = ManualClock()
     limit = LogLimit(clock, burst=1, per=10.0)
