@@ -41,6 +41,19 @@ async def test_a_shared_state_shares_circuits(world):
     assert (network.sent, other.circuits()) == ([], one.circuits())
 
 
+async def test_a_body_counts_also_where_the_circuit_is_shared_by_clients_of_httpx_and_httpx2(world):
+    other_world = type(world)(world.kind, "httpx" if world.flavor_name == "httpx2" else "httpx2")
+    other_world.clock = world.clock
+    policy = Policy(retry=None, breaker=BreakerPolicy(failure_threshold=1, failure_rate=0.0))
+    one = world.stack(world.scripted(200), policy=policy)
+    dies = Reply(body=b"x", then=other_world.httpx.ReadError)
+    other = other_world.stack(other_world.scripted(dies), policy=policy, state=one.state)
+    await world.get(one)  # what it left for the bodies of others is of its own flavour
+    with pytest.raises(other_world.httpx.ReadError):
+        await other_world.get(other)
+    assert one.circuits()["test"]["cause"] == "ReadError in the body"
+
+
 async def test_a_shared_state_shares_gates(world):
     one = world.stack(world.scripted(LIMITED), policy=Policy(retry=None))
     network = world.scripted(200)

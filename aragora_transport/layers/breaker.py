@@ -115,7 +115,7 @@ class BreakerTransport(Layer):
     def _admit(self, circuit: Circuit, request: Any, call: Call) -> tuple[Permit, tuple[Hook, ...]]:
         """A permit, and what is told how the body of an ordinary success ended."""
         left = circuit.era.reopens_at - circuit.now()
-        if left > 0 and not circuit.shared:  # nor need the circuit be asked
+        if left > 0 and not (circuit.shared or circuit.changes):  # nor need the circuit be asked
             raise self._refusal(circuit, request, call, left)
         long_poll = self._profile.long_poll
         permit = circuit.admit(poll=long_poll is not None and long_poll(request) is not None)
@@ -140,7 +140,8 @@ class BreakerTransport(Layer):
     ) -> None:
         if complete and permit.closed:  # else it was settled at the headers
             circuit.success(permit)
-        elif isinstance(error, self.flavor.TransportError):
+        elif isinstance(error, (self.flavor.TransportError, call.scope.flavor.TransportError)):
+            # Stacks of both flavours may share a circuit, and with it the hook of whoever came first.
             cause = f"{type(error).__name__} in the body"
             self._failed(circuit, permit, call, cause, error)
         # Else the caller closed the body early, or was cancelled: that says nothing of the platform.

@@ -12,6 +12,7 @@ import pybreaker
 import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError, Policy
+from aragora_transport.events import CircuitChanged
 from aragora_transport.layers import BreakerTransport
 from aragora_transport.state import State
 from aragora_transport.testing import Reply
@@ -202,6 +203,18 @@ async def test_stacks_that_share_a_storage_open_and_close_together(world, platfo
     assert not await platform.refuses(one)
     assert not await platform.refuses(other)
     assert shared.state == "closed"
+
+
+async def test_the_first_refusal_tells_of_a_circuit_that_a_listener_opened(world, platform):
+    class Guard(pybreaker.CircuitBreakerListener):
+        def success(self, cb):
+            cb.open()
+
+    stack = with_state(world, platform, listeners=[Guard()])
+    await platform.answers(stack, 200)
+    assert [await platform.refuses(stack), await platform.refuses(stack)] == [True, True]
+    changes = [event for event in world.events if isinstance(event, CircuitChanged)]
+    assert [(change.old, change.new) for change in changes] == [("closed", "open")]
 
 
 async def test_what_one_has_isolated_another_may_reset(world, platform):
