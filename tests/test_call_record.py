@@ -89,6 +89,18 @@ async def test_the_record_grows_until_the_body_has_ended(world):
     assert record(answer).total_seconds == 5.0
 
 
+async def test_the_time_of_a_call_goes_on_after_an_attempt_whose_answer_was_dropped(world):
+    seen = []
+
+    def look(request):
+        seen.append((world.clock.monotonic(), request.extensions[CALL].total_seconds))
+        return 200
+
+    await world.get(world.stack(world.scripted(Reply(status=503, after=2.0), look)))
+    ((now, seconds),) = seen
+    assert seconds == now > 3.0
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(

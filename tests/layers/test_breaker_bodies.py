@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from aragora_transport import TimeoutPolicy
-from aragora_transport.layers import TimeoutTransport
+from aragora_transport import RetryPolicy, TimeoutPolicy
+from aragora_transport.layers import RetryTransport, TimeoutTransport
 from aragora_transport.testing import Reply
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +70,22 @@ async def test_a_success_counts_when_its_body_has_ended(world, platform):
     await read(answer, world)
     await platform.answers(layer, 503)
     assert not await platform.refuses(layer)
+
+
+async def test_a_success_that_is_sent_again_counts_at_the_time_its_answer_was_dropped(world, platform):
+    """Such as a 202: the work is not done yet, but the platform is well."""
+    layer = platform.breaker(failure_threshold=2, failure_rate=1.0, window=10.0)
+    policy = RetryPolicy(max_attempts=2, statuses={202}, wait=lambda attempt: 9.0)
+    client = world.client(world.layer(RetryTransport, layer, policy=policy))
+    platform.answer = 202
+    answer = await opened(client, world)  # the first attempt is a success by now, the second one not yet
+    await platform.answers(layer, 503, 503)
+    circuit = layer.circuits.snapshot()["default"]
+    assert (circuit["state"], circuit["failures"]) == ("closed", 2)
+    world.clock.advance(2.0)  # now nothing of the first one is left in the window
+    await platform.answers(layer, 503)
+    assert await platform.refuses(layer)
+    await close(answer, world)
 
 
 async def test_a_hundred_streams_that_the_caller_abandons_count_as_nothing(world, platform):

@@ -297,3 +297,12 @@ async def test_attempts_at_the_gate_are_allowed_or_blocked(world):
         await world.get(stack)
     assert (result("allowed"), result("blocked")) == (3, 2)
     assert world.sample("platform_requests_total", **CALL, status="rate_limited") == 1
+
+
+async def test_a_call_that_was_held_at_a_gate_is_told_from_one_like_it_that_went_straight(world):
+    stack = world.stack(world.scripted(200, LIMITED, 200), policy=Policy(retry=None))
+    for _ in range(3):
+        await world.get(stack)
+    assert world.sample("platform_requests_total", **CALL, status="200") == 2
+    assert world.sample("platform_rate_limit_total", platform="test", result="allowed") == 2
+    assert world.sample("platform_rate_limit_total", platform="test", result="blocked") == 1

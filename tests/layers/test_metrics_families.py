@@ -236,6 +236,22 @@ async def test_a_platforms_own_codes_are_counted_up_to_a_hundred(world):
     assert world.sample("platform_label_overflow_total", label="code") == 23
 
 
+async def test_a_failure_behind_a_good_status_is_none_of_the_straight_successes(world):
+    def classify(response, body):
+        refused = Judgement(verdict="failure", code="invalid_auth", retryable=False)
+        return refused if body == b"no" else None
+
+    bodies = (Reply(body=body) for body in (b"yes", b"yes", b"no", b"yes"))
+    profile = Profile(classify=classify, reads_body=lambda _: True)
+    stack = world.stack(world.scripted(*bodies), profile=profile)
+    for _ in range(4):
+        await world.get(stack)
+    for family in ("platform_requests_total", "platform_attempts_total"):
+        assert world.sample(family, **CALL, status="200") == 3
+        assert world.sample(family, **CALL, status="api_error") == 1
+    assert world.sample("platform_api_errors_total", **TEST, code="invalid_auth") == 1
+
+
 # --- exemplars ---
 
 
