@@ -15,7 +15,7 @@ from aragora_transport import (
     TimeoutPolicy,
     call_options,
 )
-from aragora_transport.layers import DeadlineTransport, RetryTransport
+from aragora_transport.layers import DeadlineTransport, LogTransport, RetryTransport, TracingTransport
 from aragora_transport.sync import Driver
 from aragora_transport.testing import Hang, Reply
 
@@ -69,8 +69,11 @@ async def test_a_call_can_set_its_own_limit(world):
     assert world.clock.monotonic() == pytest.approx(3.0)
 
 
-async def test_a_call_can_set_a_limit_where_the_policy_has_none(world):
-    layer = world.layer(DeadlineTransport, world.scripted(Hang()))
+@pytest.mark.parametrize("outside", [None, LogTransport, TracingTransport])
+async def test_a_call_can_set_a_limit_where_the_policy_has_none(world, outside):
+    layer = world.layer(DeadlineTransport, world.scripted(Reply(after=100.0)))
+    if outside is not None:
+        layer = world.layer(outside, layer)
     await failure(world, layer, extensions=call_options(total_timeout=3.0))
     assert world.clock.monotonic() == pytest.approx(3.0)
 

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from aragora_transport import TimeoutPolicy
+from aragora_transport import TimeoutPolicy, call_options
 from aragora_transport.layers import RetryTransport, TimeoutTransport
 from aragora_transport.testing import ManualClock, ScriptedTransport
 
@@ -25,9 +25,9 @@ def clock():
     return ManualClock()
 
 
-async def get(transport, url=URL):
+async def get(transport, url=URL, extensions=None):
     async with httpx.AsyncClient(transport=transport, timeout=httpx.Timeout(None), trust_env=False) as client:
-        return await client.get(url)
+        return await client.get(url, extensions=extensions)
 
 
 async def until(condition):
@@ -55,11 +55,12 @@ class Held(httpx.AsyncBaseTransport):
         return httpx.Response(200)
 
 
-async def test_a_call_inside_a_real_transport_holds_time_still(clock):
+@pytest.mark.parametrize("options", [{}, call_options(operation="search")], ids=["as usual", "with options"])
+async def test_a_call_inside_a_real_transport_holds_time_still(clock, options):
     held = Held()
     network = ScriptedTransport(503, 200, clock=clock)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(get, RetryTransport(held, clock=clock))
+        tasks.start_soon(get, RetryTransport(held, clock=clock), URL, options)
         await until(lambda: held.entered == 1)
         tasks.start_soon(get, RetryTransport(network, clock=clock))
         await until(lambda: len(network.sent) == 1)
