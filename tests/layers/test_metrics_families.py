@@ -25,7 +25,7 @@ from aragora_transport import (
     resilient,
 )
 from aragora_transport.events import CircuitChanged
-from aragora_transport.layers import LogTransport, MetricsTransport
+from aragora_transport.layers import BreakerTransport, LogTransport, MetricsTransport
 from aragora_transport.testing import Hang, Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
@@ -300,3 +300,21 @@ async def test_the_label_is_the_layers_own_platform(world):
     await world.get(LogTransport(inner, platform="outer", clock=world.clock))
     assert world.sample("platform_requests_total", platform="inner", operation="GET", status="503") == 1
     assert world.sample("platform_requests_in_flight", platform="inner") == 0
+
+
+async def test_refusals_are_counted_behind_a_transport_of_somebody_else(async_world):
+    world = async_world
+    breaker = world.layer(BreakerTransport, world.scripted(503), policy=BreakerPolicy(failure_threshold=1))
+    inner = world.layer(MetricsTransport, breaker, platform="test", registry=world.registry)
+
+    class Theirs(world.httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            return await inner.handle_async_request(request)
+
+    outer = world.layer(LogTransport, Theirs())
+    await world.get(outer)
+    for _ in range(3):
+        with pytest.raises(CircuitOpenError):
+            await world.get(outer)
+    assert world.sample("platform_requests_total", **CALL, status="circuit_open") == 3
+    assert world.sample("platform_request_latency_seconds_count", **CALL) == 4
