@@ -123,6 +123,17 @@ def test_failures_within_the_window_do(stream):
     assert fresh.state == "open"
 
 
+def test_successes_outweigh_failures_as_long_as_each_is_in_the_window(stream):
+    mixed = stream(failure_threshold=2, failure_rate=0.5, window=10.0)
+    mixed.attempts(GOOD, every=0.5)
+    mixed.attempts(GOOD, GOOD, GOOD, every=0.0)
+    mixed.clock.advance(9.7)  # the first one is out of it, the others are not
+    mixed.attempts(BAD, BAD)
+    assert mixed.state == "closed"
+    mixed.attempts(BAD)  # 3 of 6
+    assert mixed.state == "open"
+
+
 def test_a_slow_serial_caller_is_judged_by_its_last_attempts(stream):
     slow = stream()
     slow.attempts(GOOD, *[BAD] * 4, every=3600.0)
@@ -135,6 +146,15 @@ def test_one_success_among_the_last_attempts_of_a_slow_caller_keeps_it_closed(st
     slow = stream()
     slow.attempts(*[BAD, BAD, BAD, BAD, GOOD] * 4, every=3600.0)
     assert slow.state == "closed"
+
+
+def test_a_failure_is_forgotten_by_a_slow_caller_after_as_many_successes_as_are_looked_at(stream):
+    slow = stream(failure_threshold=5)
+    slow.attempts(BAD, GOOD, GOOD, GOOD, GOOD, every=3600.0)
+    assert slow.failures == 1
+    slow = stream(failure_threshold=5)
+    slow.attempts(BAD, GOOD, GOOD, GOOD, GOOD, GOOD, every=3600.0)
+    assert slow.failures == 0
 
 
 def test_only_a_failure_opens_it_even_when_successes_grow_too_old_to_outweigh_failures(stream):

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aragora_transport import (
     BreakerPolicy,
+    CircuitOpenError,
     Policy,
     RateLimitedError,
     RateLimitPolicy,
@@ -18,6 +19,7 @@ from aragora_transport import (
     call_options,
     resilient_sync,
 )
+from aragora_transport.events import CallFinished
 from aragora_transport.testing import Hang, ManualClock, Reply, ScriptedTransport
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +114,30 @@ async def test_latency_runs_to_the_end_of_the_body(world):
     assert world.sample(f"{name}_bucket", **CALL, le="120.0") == 1
 
 
+async def test_calls_that_went_straight_fall_into_the_same_buckets(world):
+    """A bound is of its own bucket, and it does not matter in which order they came."""
+    seconds = [3.0, 40.0, 1.0, 0.25, 500.0, 0.0, 1.0]
+    stack = world.stack(world.scripted(*(Reply(after=each) for each in seconds)), policy=Policy(timeout=None))
+    for _ in seconds:
+        await world.get(stack)
+    for name in ("platform_request_latency_seconds", "platform_attempt_latency_seconds"):
+        counted = {
+            bound: world.sample(f"{name}_bucket", **CALL, le=bound)
+            for bound in ("0.025", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "30.0", "60.0", "120.0", "+Inf")
+        }
+        assert list(counted.values()) == [1, 1, 2, 2, 4, 4, 5, 5, 6, 6, 7]
+        assert world.sample(f"{name}_sum", **CALL) == pytest.approx(sum(seconds))
+
+
+@pytest.mark.parametrize("status", [202, 401])
+async def test_an_attempt_whose_answer_is_dropped_ends_no_call(world, status):
+    policy = Policy(retry=RetryPolicy(max_attempts=2, statuses={status}))
+    await world.get(world.stack(world.scripted(status, 200), policy=policy))
+    assert total(world.registry, "platform_requests_total") == 1
+    assert world.sample("platform_attempts_total", **CALL, status=str(status)) == 1
+    assert [event.status for event in world.events if isinstance(event, CallFinished)] == [200]
+
+
 async def test_a_call_is_not_counted_before_its_body_has_ended(world):
     client = world.client(world.stack(world.scripted(Reply(body=b"x"))))
     request = client.build_request("GET", URL)
@@ -125,13 +151,14 @@ async def test_a_call_is_not_counted_before_its_body_has_ended(world):
 
 
 async def test_a_body_that_dies_is_counted_by_its_error_and_not_as_its_status(world):
-    network = world.scripted(Reply(body=(b"half",), then=world.httpx.RemoteProtocolError))
+    stack = world.stack(world.scripted(200, Reply(body=(b"half",), then=world.httpx.RemoteProtocolError)))
+    await world.get(stack)
     with pytest.raises(world.httpx.RemoteProtocolError):
-        await world.get(world.stack(network))
-    assert total(world.registry, "platform_requests_total") == 1
+        await world.get(stack)
     for name in ("platform_requests_total", "platform_attempts_total"):
+        assert total(world.registry, name) == 2
         assert world.sample(name, **CALL, status="protocol_error") == 1
-        assert world.sample(name, **CALL, status="200") == 0
+        assert world.sample(name, **CALL, status="200") == 1
 
 
 @pytest.mark.parametrize(
@@ -297,6 +324,18 @@ async def test_attempts_at_the_gate_are_allowed_or_blocked(world):
         await world.get(stack)
     assert (result("allowed"), result("blocked")) == (3, 2)
     assert world.sample("platform_requests_total", **CALL, status="rate_limited") == 1
+
+
+async def test_calls_that_a_circuit_refused_after_a_gate_had_held_them_are_counted_at_both(world):
+    stack = world.stack(world.scripted(LIMITED), policy=Policy(retry=None))
+    for _ in range(3):
+        stack.reset()
+        await world.get(stack)
+        stack.isolate()
+        with pytest.raises(CircuitOpenError):
+            await world.get(stack)
+    assert world.sample("platform_requests_total", **CALL, status="circuit_open") == 3
+    assert world.sample("platform_rate_limit_total", platform="test", result="blocked") == 3
 
 
 async def test_a_call_that_was_held_at_a_gate_is_told_from_one_like_it_that_went_straight(world):

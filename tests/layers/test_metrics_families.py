@@ -302,19 +302,45 @@ async def test_the_label_is_the_layers_own_platform(world):
     assert world.sample("platform_requests_in_flight", platform="inner") == 0
 
 
-async def test_refusals_are_counted_behind_a_transport_of_somebody_else(async_world):
-    world = async_world
-    breaker = world.layer(BreakerTransport, world.scripted(503), policy=BreakerPolicy(failure_threshold=1))
-    inner = world.layer(MetricsTransport, breaker, platform="test", registry=world.registry)
+# --- behind a transport of somebody else ---
+
+
+def hidden(world, network, **policy):
+    """Metrics around a circuit, in a transport that cannot be looked into."""
+    breaker = world.layer(BreakerTransport, network, policy=BreakerPolicy(**policy))
+    inner = world.layer(MetricsTransport, breaker, platform="inner", registry=world.registry)
 
     class Theirs(world.httpx.AsyncBaseTransport):
         async def handle_async_request(self, request):
             return await inner.handle_async_request(request)
 
-    outer = world.layer(LogTransport, Theirs())
+    return Theirs()
+
+
+INNER = {"platform": "inner", "operation": "GET"}
+
+
+async def test_refusals_are_counted_behind_a_transport_of_somebody_else(async_world):
+    world = async_world
+    outer = world.layer(LogTransport, hidden(world, world.scripted(503), failure_threshold=1))
     await world.get(outer)
     for _ in range(3):
         with pytest.raises(CircuitOpenError):
             await world.get(outer)
-    assert world.sample("platform_requests_total", **CALL, status="circuit_open") == 3
-    assert world.sample("platform_request_latency_seconds_count", **CALL) == 4
+    assert world.sample("platform_requests_total", **INNER, status="circuit_open") == 3
+    assert world.sample("platform_request_latency_seconds_count", **INNER) == 4
+
+
+async def test_each_attempt_is_in_flight_and_ends_behind_a_transport_of_somebody_else(async_world):
+    world = async_world
+    flying = []
+
+    def platform(request):
+        flying.append(world.sample("platform_requests_in_flight", platform="inner"))
+        return 503 if len(flying) == 1 else 200
+
+    answer = await world.get(world.stack(hidden(world, world.scripted(platform))))
+    assert answer.status_code == 200
+    assert flying == [1, 1]
+    assert world.sample("platform_request_latency_seconds_count", **INNER) == 2
+    assert world.sample("platform_request_latency_seconds_count", **CALL) == 1
