@@ -11,6 +11,7 @@ import pytest
 
 from aragora_transport import BreakerPolicy, CircuitOpenError, Policy
 from aragora_transport._drive import drive
+from aragora_transport._notes import ENOUGH
 from aragora_transport.layers import BreakerTransport
 from aragora_transport.testing import ManualClock
 
@@ -211,6 +212,13 @@ def test_many_successes_weigh_as_many(stream):
     assert busy.state == "closed"
     busy.attempts(BAD)  # 278 of 2778 are a tenth
     assert busy.state == "open"
+
+
+def test_however_long_all_goes_well_only_so_many_notes_of_it_are_kept(stream):
+    well = stream()
+    well.attempts(*[GOOD] * (3 * ENOUGH))
+    notes = well.layer.circuits.get("default").noted
+    assert notes is None or len(notes) <= ENOUGH
 
 
 def test_no_outcome_is_lost_between_threads(stream):

@@ -193,3 +193,10 @@ def test_a_thousand_kinds_share_what_is_left():
     assert limit.admit("new") == 0  # those that were silent and have nothing to tell made room
     assert limit.admit(0) == 1
     assert limit.take_held_back() == 1
+
+
+def test_a_kind_that_is_known_keeps_what_is_its_own_when_there_is_room_for_no_other():
+    limit = LogLimit(ManualClock(), burst=2, per=10.0)
+    for _ in range(2):
+        assert [limit.admit(kind) for kind in range(256)] == [0] * 256
+    assert limit.admit("one too many") == 0

@@ -326,6 +326,19 @@ async def test_attempts_at_the_gate_are_allowed_or_blocked(world):
     assert world.sample("platform_requests_total", **CALL, status="rate_limited") == 1
 
 
+async def test_a_call_is_counted_before_its_end_is_told(world):
+    told = []
+
+    def look(event):
+        if isinstance(event, CallFinished):
+            told.append(world.sample("platform_requests_total", **CALL, status="200"))
+
+    stack = world.stack(world.scripted(200), on_event=look)
+    for _ in range(3):
+        await world.get(stack)
+    assert told == [1, 2, 3]
+
+
 async def test_calls_that_a_circuit_refused_after_a_gate_had_held_them_are_counted_at_both(world):
     stack = world.stack(world.scripted(LIMITED), policy=Policy(retry=None))
     for _ in range(3):
