@@ -75,9 +75,10 @@ async def test_an_answer_that_would_not_change_is_returned_at_once(world, status
     assert world.clock.monotonic() == 0.0
 
 
-async def test_the_policy_says_which_statuses_are_sent_again(world):
-    network = world.scripted(418, 503, 200)
-    policy = RetryPolicy(statuses=frozenset({418}))
+@pytest.mark.parametrize("status", [202, 400, 418])
+async def test_the_policy_says_which_statuses_are_sent_again(world, status):
+    network = world.scripted(status, 503, 200)
+    policy = RetryPolicy(statuses=frozenset({status}))
     answer = await world.get(world.layer(RetryTransport, network, policy=policy))
     assert answer.status_code == 503
     assert len(network.sent) == 2
