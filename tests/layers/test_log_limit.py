@@ -200,3 +200,9 @@ def test_a_kind_that_is_known_keeps_what_is_its_own_when_there_is_room_for_no_ot
     for _ in range(2):
         assert [limit.admit(kind) for kind in range(256)] == [0] * 256
     assert limit.admit("one too many") == 0
+
+
+async def test_that_its_attempts_were_used_up_is_no_reason_to_name_beside_a_failure(world, kept):
+    await world.get(world.stack(world.scripted(503), policy=Policy(breaker=None)))
+    assert [record.event for record in kept] == ["retry", "retry", "failed"]
+    assert not hasattr(kept[-1], "reason")

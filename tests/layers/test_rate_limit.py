@@ -298,3 +298,15 @@ async def test_a_wait_of_exactly_the_longest_allowed_is_waited(world):
     stack = world.stack(network, policy=Policy(timeout=None, retry=RetryPolicy(max_retry_after=60.0)))
     assert (await world.get(stack)).status_code == 200
     assert 60.0 <= network.sent[1].at <= 60.1
+
+
+async def test_a_limit_that_a_profile_finds_in_a_200_is_heeded_however_late_it_comes(world):
+    def classify(response, body):
+        limited = Judgement(verdict="neither", limited=True, wait=5.0)
+        return limited if "limited" in response.headers else None
+
+    network = world.scripted(*[200] * 40, Reply(headers={"limited": "yes"}), 200)
+    layer = world.layer(RateLimitTransport, network, profile=Profile(classify=classify))
+    for _ in range(42):
+        await world.get(layer)
+    assert [sent.at >= 5.0 for sent in network.sent[-2:]] == [False, True]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import anyio
+import httpx
 import pytest
 
 from aragora_transport import DeadlineExceededError, Policy, RetryPolicy, TimeoutPolicy, call_options
+from aragora_transport._alarm import Alarms
+from aragora_transport._clock import SYSTEM
 from aragora_transport.events import CallFinished
 from aragora_transport.layers import DeadlineTransport, RetryTransport, TimeoutTransport
 from aragora_transport.profile import PLAIN, Profile
@@ -238,3 +241,26 @@ async def test_when_both_are_over_at_once_the_callers_limit_goes_first(async_wor
         for end in (ours, scope.cancel) if first == "ours" else (scope.cancel, ours):
             end()
     assert seen == [True]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("body_idle", [None, 60.0])
+async def test_by_the_systems_clock_later_requests_are_as_the_first(anyio_backend, body_idle):
+    async def body():
+        yield b"some"
+        yield b"thing"
+
+    network = httpx.MockTransport(lambda _: httpx.Response(200, content=body()))
+    policy = TimeoutPolicy(attempt=30.0, body_idle=body_idle)
+    async with httpx.AsyncClient(transport=TimeoutTransport(network, policy=policy), timeout=5.0) as client:
+        for _ in range(3):
+            assert (await client.get("http://platform.test/")).content == b"something"
+
+
+async def test_limits_that_hold_at_the_same_time_share_one_timer():
+    alarms = Alarms(SYSTEM)
+    several = [alarms.start(SYSTEM.monotonic() + 60.0) for _ in range(3)]
+    assert len({id(alarm.bench) for alarm in several}) == 1
+    for alarm in several:
+        alarm.stop()
+    assert alarms.start(SYSTEM.monotonic() + 60.0) in several
