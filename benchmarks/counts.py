@@ -1,10 +1,11 @@
 """What a request costs in numbers that do not hang on the machine, on one version of Python.
 
-`bytecodes` and `frames` are what the interpreter executes of Python code, exactly, and `allocations` the
+`bytecodes` and `frames` are what the interpreter executes of Python code, and `allocations` the
 blocks of memory that it takes from one bytecode to the next, also those that it gives back at once; they
 hang on its free lists, and so may differ by one or two. All are counted by `sys.monitoring` in requests with
 their bodies, after many that warmed everything up, less what the bare request takes: bytecodes and frames
-are the mean of as many requests as it takes until everything that is done only now and then was done once.
+are the mean of as many requests as it takes until everything that is done only now and then was done once,
+and so may differ by one, too.
 Python 3.11 has nothing like it: there only frames are counted, by `sys.setprofile`.
 
 `--check` compares bytecodes and frames of the whole stack with a budget. The budget is what it takes today,
@@ -32,8 +33,8 @@ from ._table import Table, plain
 
 BUDGETS: dict[tuple[int, int], dict[str, int]] = {  # of the whole stack, by Python version
     (3, 11): {"frames": 19},
-    (3, 12): {"bytecodes": 591, "frames": 16},
-    (3, 13): {"bytecodes": 583, "frames": 16},
+    (3, 12): {"bytecodes": 592, "frames": 16},
+    (3, 13): {"bytecodes": 584, "frames": 16},
 }
 
 WARM_UP = 50
