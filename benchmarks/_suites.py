@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-SUITES = {  # memory comes first: Python lays objects out by what the first of their class were like
+# Memory comes first: Python lays objects out by what the first of their class were like. Overhead comes last:
+# it loads other libraries, and has stacks of many shapes, where a program has one.
+SUITES = {
     "memory": "bytes per request, in flight and left behind",
     "counts": "bytecodes, Python frames and allocations per request",
-    "overhead": "CPU time that each layer, the whole and other libraries add",
     "paths": "a refusal, a retry, a deadline, a large body",
     "loopback": "the whole stack over real connections",
+    "overhead": "CPU time that each layer, the whole and other libraries add",
 }
 
 

@@ -185,7 +185,7 @@ def test_the_picture_has_them_as_well(finished):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["overheat"], "there is no suite 'overheat'; choose from memory, counts, overhead, paths, loopback"),
+        (["overheat"], "there is no suite 'overheat'; choose from memory, counts, paths, loopback, overhead"),
         (["--rounds", "0"], "argument --rounds: '0' is not a whole number from 1 to 10000; choose one"),
         (["--rounds", "many"], "'many' is not a whole number"),
         (["--rounds", "1" * 5000], "is not a whole number"),
@@ -198,7 +198,7 @@ def test_the_picture_has_them_as_well(finished):
         (["overhead", "--check"], "--check needs the suites counts, too"),
         (
             ["counts", "--write-docs", "."],
-            "--write-docs needs the suites memory, overhead, paths, loopback, too",
+            "--write-docs needs the suites memory, paths, loopback, overhead, too",
         ),
         (["--beside", "another.json"], "--beside needs --write-docs, too: it is told on the page alone"),
         (

@@ -310,3 +310,16 @@ async def test_a_limit_that_a_profile_finds_in_a_200_is_heeded_however_late_it_c
     for _ in range(42):
         await world.get(layer)
     assert [sent.at >= 5.0 for sent in network.sent[-2:]] == [False, True]
+
+
+async def test_the_platforms_own_name_of_a_bucket_is_learned_however_late_it_comes(world):
+    profile = Profile(
+        rate_key=lambda request: request.url.path,
+        told_bucket=lambda request, response: response.headers.get("x-bucket"),
+    )
+    named = Reply(headers={"x-bucket": "shared"})
+    network = world.scripted(*[200] * 40, named, named, Reply(status=429, headers={"retry-after": "5"}), 200)
+    layer = world.layer(RateLimitTransport, network, profile=profile)
+    for path in ["/one"] * 41 + ["/two"] * 2 + ["/one"]:
+        await world.get(layer, url=f"http://platform.test{path}")
+    assert [sent.at >= 5.0 for sent in network.sent[-2:]] == [False, True]
