@@ -239,7 +239,7 @@ async def test_a_failure_inside_a_200_is_the_calls_failure_by_its_code(world, te
 
 
 async def test_a_secret_is_sent_and_seen_by_no_span(world, telemetry):
-    token = Secret("12345:top-secret", origin="http://platform.test", name="token")
+    token = Secret("12345:top-secret", origin="http://platform.test", name="telegram")
     network = world.scripted(200)
     stack = world.stack(network, credentials=token, tracing=telemetry.tracing)
     await world.get(stack, url=f"http://platform.test/bot{token}/getMe")
