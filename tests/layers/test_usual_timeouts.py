@@ -18,6 +18,7 @@ from aragora_transport.testing import Hang, Reply
 
 pytestmark = pytest.mark.anyio
 
+DEFAULT = {"timeout": httpx.Timeout(5.0).as_dict()}
 STALLS = Reply(body=(b"one ", b"two"), between=1.0, stall=True)
 
 
@@ -53,6 +54,16 @@ def passed(world):
 async def opened(client, **keywords):
     request = client.build_request("GET", "http://platform.test/", **keywords)
     return await client.send(request, stream=True)
+
+
+class Chunks(httpx.AsyncByteStream):
+    async def __aiter__(self):
+        for chunk in (b"one", b"two"):
+            yield chunk
+
+
+async def streaming(_):
+    return httpx.Response(200, stream=Chunks())
 
 
 async def late(awaitable):
@@ -264,3 +275,19 @@ async def test_limits_that_hold_at_the_same_time_share_one_timer():
     for alarm in several:
         alarm.stop()
     assert alarms.start(SYSTEM.monotonic() + 60.0) in several
+
+
+def test_one_call_after_the_other_makes_do_with_one_alarm():
+    async def bodies():
+        transport = TimeoutTransport(httpx.MockTransport(streaming))
+        request = httpx.Request("GET", "http://platform.test/", extensions=DEFAULT)
+        for read in [True] * 10 + [False] * 10 + [True]:
+            response = await transport.handle_async_request(request)
+            if read:
+                assert [chunk async for chunk in response.stream] == [b"one", b"two"]
+            await response.stream.aclose()
+            assert response.extensions["aragora_transport"].alarm is None
+        (bench,) = transport._scope.alarms._benches.values()
+        return len(bench)
+
+    assert asyncio.run(bodies()) == 1
