@@ -185,7 +185,6 @@ class BreakerTransport(Layer):
         return circuit
 
     def _refusal(self, circuit: Circuit, request: Any, call: Call, left: float) -> Exception:
-        call.interrupter = circuit
         return self.flavor.CircuitOpenError(
             call.scope.platform,
             call.operation,

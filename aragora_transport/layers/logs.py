@@ -81,7 +81,7 @@ class LogTransport(Watcher):
         if status >= 400 or call.hidden is not None or call.refused is not None:
             self._refused(call, status, judged)
         elif call.attempt > 1:
-            self._emit(logging.INFO, "recovered", call.operation, (), _recovered, call, status)
+            self._emit(logging.INFO, "recovered", call.operation, (), _recovered, (call, status))
 
     async def __aexit__(
         self,
@@ -100,7 +100,7 @@ class LogTransport(Watcher):
         held_back = 0 if self._limit is None else self._limit.take_held_back()
         if held_back:
             told = (self._platform, held_back)
-            self._write(logging.WARNING, "held_back", held_back, _held_back, *told)
+            self._write(logging.WARNING, "held_back", held_back, _held_back, told)
 
     def _refused(self, call: Call, status: int, judged: Judgement | None) -> None:
         """The answer is an error: ours to look into where the platform is unwell, else the caller's own."""
@@ -112,7 +112,7 @@ class LogTransport(Watcher):
             serious = judged.verdict != "success" or judged.retryable is True
             level = logging.WARNING if serious else logging.INFO
         kind = (call.hidden or status, call.refused)
-        self._emit(level, "failed", call.operation, kind, _failed, call, None, status)
+        self._emit(level, "failed", call.operation, kind, _failed, (call, None, status))
 
     def failed(self, call: Call, error: BaseException) -> None:
         if not isinstance(error, Exception):
@@ -120,7 +120,7 @@ class LogTransport(Watcher):
         # While a circuit is open most calls end there, and are not looked at any closer.
         level = logging.WARNING if type(error) is self.flavor.CircuitOpenError else self._level_of(error)
         kind = (type(error).__name__, call.refused)
-        self._emit(level, "failed", call.operation, kind, _failed, call, error, call.status)
+        self._emit(level, "failed", call.operation, kind, _failed, (call, error, call.status))
 
     def _level_of(self, error: Exception) -> int:
         flavor = self.flavor
@@ -133,44 +133,44 @@ class LogTransport(Watcher):
     def _observe(self, event: Event) -> None:
         if isinstance(event, RetryScheduled):
             kind = (event.error, event.status)
-            self._emit(logging.WARNING, "retry", event.operation, kind, _retried, event)
+            self._emit(logging.WARNING, "retry", event.operation, kind, _retried, (event,))
         elif isinstance(event, BodyFailed):
             kind = (event.error, event.status)
-            self._emit(logging.WARNING, "failed", event.operation, kind, _body_failed, event)
+            self._emit(logging.WARNING, "failed", event.operation, kind, _body_failed, (event,))
         elif isinstance(event, CircuitChanged):
             probing = "half-open" in {event.old, event.new} and event.new != "closed"
             # A probe that fails tells nothing new; a circuit that opens or closes does, each time.
             told = (event.key, event.new) if probing else None
-            self._emit(logging.WARNING, "circuit", event.operation, told, _circuit, event)
+            self._emit(logging.WARNING, "circuit", event.operation, told, _circuit, (event,))
         elif isinstance(event, RateLimitWaited):
             level = logging.WARNING if event.refused else logging.INFO
             kind = (event.key, event.refused)
-            self._emit(level, "rate_limit", event.operation, kind, _gate, event)
+            self._emit(level, "rate_limit", event.operation, kind, _gate, (event,))
 
-    def _emit(  # private
+    def _emit(  # noqa: PLR0917  # private
         self,
         level: int,
         event: str,
         operation: str,
         kind: Hashable,
         record: Callable[..., Record],
-        *args: Any,
+        about: tuple[Any, ...],
     ) -> None:
-        """Write `record(*args)`, unless there were enough of its kind; `None` is the kind of which all are.
+        """Write `record(*about)`, unless there were enough of its kind; `None` is the kind of which all are.
 
         It is built only then: in an outage most are held back.
         """
         if not logger.isEnabledFor(level):
             return
         if self._limit is None or kind is None:
-            self._write(level, event, 0, record, *args)
+            self._write(level, event, 0, record, about)
             return
         held_back = self._limit.admit((event, level, operation, kind))
         if held_back is not None:
-            self._write(level, event, held_back, record, *args)
+            self._write(level, event, held_back, record, about)
 
     def _write(
-        self, level: int, event: str, held_back: int, record: Callable[..., Record], *about: Any
+        self, level: int, event: str, held_back: int, record: Callable[..., Record], about: tuple[Any, ...]
     ) -> None:
         extra: dict[str, Any]
         try:
