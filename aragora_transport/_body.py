@@ -27,7 +27,7 @@ class _Body:
     flavor: Flavor  # of the class that `body_class` makes
     inner: Any
     call: Call
-    over = False  # read to its end, as the hooks were told
+    over: bool  # read to its end, as the hooks were told
     told = False  # of another end
 
     def end(self, error: BaseException | None, *, complete: bool) -> None:
@@ -164,6 +164,7 @@ class _BlockingBody(_Body):
     def __init__(self, inner: Any, call: Call, extensions: dict[str, Any]) -> None:
         self.inner = inner
         self.call = call
+        self.over = False
         self._extensions = extensions  # of the request
 
     def __iter__(self) -> Any:

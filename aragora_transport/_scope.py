@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +11,7 @@ from aragora_transport._body import body_class
 from aragora_transport._call import CALL, Call, Handler, Hook
 from aragora_transport._clock import SYSTEM
 from aragora_transport._flavor import copy_of
+from aragora_transport._notes import Count
 from aragora_transport._options import RECORD, operation_of
 from aragora_transport.profile import judge
 
@@ -55,9 +55,6 @@ class Entry(NamedTuple):
         return cls((), handle, handle, max_attempts)
 
 
-_nobody_counts = itertools.count().__next__  # as cheap as anything that can be called
-
-
 class CallScope(Around):
     """The transport where calls begin: makes the call object, and leaves it as record on the answer.
 
@@ -81,7 +78,7 @@ class CallScope(Around):
             self._handle = partial(self._timed, self._handle)
             self._handle_options = partial(self._timed, self._handle_options)
         self._failures = tuple(watcher.failed for watcher in self._watchers)
-        self._begun = _begun(self._watchers) or _nobody_counts
+        self._begun = _begun(self._watchers) or Count().one  # nobody reads that one
         # The least status that those who look on are told of at once: of HTTP's errors, or of every answer.
         self._tell_from = 400 if all(watcher.profile.plain for watcher in self._watchers) else 0
         self.hooks: tuple[Hook, ...] = _hooks(self._watchers)
