@@ -158,7 +158,7 @@ class Sockets:
         self,
         network: Any = None,
         *,
-        timeout: Any = PATIENCE,  # noqa: ASYNC109 - httpx's own
+        timeout: Any = PATIENCE,  # noqa: ASYNC109  # httpx's own
         client: Any = None,
         below: Any = None,
         **keywords: Any,

@@ -65,7 +65,7 @@ class Switches:
                     self.cancel()
             try:
                 resume, value = self.coroutine.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001 - thrown on into the coroutine
+            except BaseException as error:  # noqa: BLE001  # thrown on into the coroutine
                 resume, value = self.coroutine.throw, error
 
 

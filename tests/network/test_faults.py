@@ -110,7 +110,7 @@ async def outcome(caller, method, url, *, impatient=None, **keywords):
         async for chunk in caller.chunks(response):
             content += chunk
     except caller.world.httpx.HTTPError as error:
-        assert error.request is request  # noqa: PT017 - whether there is an error is the caller's question
+        assert error.request is request  # noqa: PT017  # whether there is an error is the caller's question
         return status, content, error
     return status, content, None
 

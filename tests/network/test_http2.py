@@ -85,7 +85,7 @@ class H2Server:
                 target(*arguments)
             except OSError:
                 pass  # the client, or the end of the test, closed the connection
-            except Exception as error:  # noqa: BLE001 - told at the end
+            except Exception as error:  # noqa: BLE001  # told at the end
                 self.errors.append(error)
 
         thread = threading.Thread(target=run, daemon=True)

@@ -160,7 +160,7 @@ def test_a_circuit_that_opens_in_one_loop_ends_the_waits_in_all_others(async_soc
 
     async def ready():
         with anyio.fail_after(10):
-            while len([one for one in events if isinstance(one, RetryScheduled)]) < len(BACKENDS):  # noqa: ASYNC110
+            while len([one for one in events if isinstance(one, RetryScheduled)]) < len(BACKENDS):  # noqa: ASYNC110  # what it waits for comes from other threads
                 await anyio.sleep(0.001)
         await anyio.to_thread.run_sync(waiting.wait, 10)
 

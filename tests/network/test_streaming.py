@@ -107,7 +107,7 @@ async def elsewhere(sockets):
                 async def outcome():
                     try:
                         result.append((await function(), None))
-                    except Exception as error:  # noqa: BLE001 - raised again below
+                    except Exception as error:  # noqa: BLE001  # raised again below
                         result.append((None, error))
                     done.set()
 

@@ -86,7 +86,7 @@ async def test_a_body_that_was_pulled_is_never_sent_again(sockets, method, fault
             try:
                 outcome = (await caller.send(request)).status_code
             except sockets.httpx.TransportError as raised:
-                assert raised.request is request  # noqa: PT017 - an answer would do as well
+                assert raised.request is request  # noqa: PT017  # an answer would do as well
                 outcome = type(raised).__name__
             assert request.stream is stream
         assert outcome in outcomes
